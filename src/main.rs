@@ -1,0 +1,3 @@
+//! The `rolegate` command.
+
+fn main() {}

@@ -1,0 +1,393 @@
+//! Every metric, one typed method each; labels come from closed lists only, never from a user, a room, a URL or an address.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use crate::model::{Decision, Door, Mode, Reason};
+
+/// From 10 µs, where a cached decision lies, to 10 s, where every deadline has passed.
+const BUCKETS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+/// What became of one need for a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupOutcome {
+    /// It was in the cache, young enough.
+    Hit,
+    /// It was looked up.
+    Miss,
+    /// Somebody else was already looking it up.
+    Coalesced,
+    /// The upstream refused the credential, now or a moment ago.
+    Refused,
+    /// The lookup failed, and an older fact within `max_stale` was used.
+    Stale,
+    /// The lookup failed.
+    Error,
+}
+
+/// Why facts were dropped before their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidationCause {
+    /// The upstream answered 401 to a forwarded request.
+    Unauthorized,
+    /// The admin listener was told to.
+    Admin,
+}
+
+/// What kind of audit record was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// A verdict.
+    Decision,
+    /// What became of a permitted request.
+    Outcome,
+    /// The process began.
+    Start,
+    /// The process ended.
+    Stop,
+    /// Rules were replaced, or not.
+    Reload,
+    /// Facts were dropped by an administrator.
+    Invalidate,
+    /// A torn end of the file was cut off.
+    Recovered,
+    /// Records could not be written.
+    Loss,
+}
+
+impl RecordKind {
+    /// The text in the record's `kind` and in the metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decision => "decision",
+            Self::Outcome => "outcome",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reload => "reload",
+            Self::Invalidate => "invalidate",
+            Self::Recovered => "recovered",
+            Self::Loss => "loss",
+        }
+    }
+}
+
+/// Why a connection or a request was turned away before any verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectedCause {
+    /// Too many connections in all.
+    Connections,
+    /// Too many connections of one address.
+    ConnectionsPerAddress,
+    /// The head did not arrive in time.
+    HeaderDeadline,
+    /// The head was too large.
+    HeaderTooLarge,
+    /// The head could not be read.
+    Malformed,
+    /// The TLS handshake failed.
+    Tls,
+}
+
+/// Whose fault a failed exchange with the upstream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// No connection, or none that TLS accepts.
+    Connect,
+    /// No answer in time.
+    Timeout,
+    /// The exchange broke off.
+    Broken,
+    /// The name has no address.
+    Resolve,
+}
+
+/// All metrics of one process; cloning shares them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    stage_duration: HistogramVec,
+    decisions: IntCounterVec,
+    fact_lookups: IntCounterVec,
+    fact_lookup_duration: HistogramVec,
+    fact_entries: IntGaugeVec,
+    fact_evictions: IntCounterVec,
+    fact_invalidations: IntCounterVec,
+    audit_records: IntCounterVec,
+    audit_write_duration: Histogram,
+    audit_failures: IntCounter,
+    audit_pending: IntGauge,
+    policy_info: IntGaugeVec,
+    policy_matches_disk: IntGauge,
+    reload_successful: IntGauge,
+    reload_timestamp: Gauge,
+    connections: IntGauge,
+    websocket_connections: IntGauge,
+    rejected: IntCounterVec,
+    upstream_errors: IntCounterVec,
+    certificate_expiry: GaugeVec,
+}
+
+impl Metrics {
+    /// A registry of its own with every metric in it.
+    ///
+    /// # Errors
+    /// A metric was named twice or wrongly; cannot happen with the names below, which a test holds.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            added(&registry, IntCounterVec::new(Opts::new(format!("rolegate_{name}"), help), labels)?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            added(&registry, IntGaugeVec::new(Opts::new(format!("rolegate_{name}"), help), labels)?)
+        };
+        let gauge = |name: &str, help: &str| added(&registry, IntGauge::new(format!("rolegate_{name}"), help)?);
+        let histograms = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(format!("rolegate_{name}"), help).buckets(BUCKETS.to_vec());
+            added(&registry, HistogramVec::new(options, labels)?)
+        };
+        let build = gauges("build_info", "Always 1; the label names the running version.", &["version"])?;
+        build.with_label_values(&[crate::VERSION]).set(1);
+        Ok(Self {
+            requests: counters("requests_total", "Requests answered.", &["provider", "door", "action", "code"])?,
+            request_duration: histograms(
+                "request_duration_seconds",
+                "Time from the request's head to the end of its answer.",
+                &["provider", "action"],
+            )?,
+            stage_duration: histograms("stage_duration_seconds", "Time spent in one stop of the walk.", &["stage"])?,
+            decisions: counters(
+                "decisions_total",
+                "Verdicts on guarded requests.",
+                &["provider", "door", "action", "decision", "reason", "mode"],
+            )?,
+            fact_lookups: counters("fact_lookups_total", "Needs for a fact.", &["provider", "fact", "outcome"])?,
+            fact_lookup_duration: histograms(
+                "fact_lookup_duration_seconds",
+                "Time a lookup took at the upstream.",
+                &["provider", "fact"],
+            )?,
+            fact_entries: gauges("fact_entries", "Facts in the cache.", &["fact"])?,
+            fact_evictions: counters("fact_evictions_total", "Facts that left the cache for want of room.", &["fact"])?,
+            fact_invalidations: counters("fact_invalidations_total", "Times that facts were dropped early.", &["cause"])?,
+            audit_records: counters("audit_records_total", "Audit records written.", &["kind"])?,
+            audit_write_duration: added(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new("rolegate_audit_write_duration_seconds", "Time to write one audit record.")
+                        .buckets(BUCKETS.to_vec()),
+                )?,
+            )?,
+            audit_failures: added(
+                &registry,
+                IntCounter::new("rolegate_audit_failures_total", "Audit records that could not be written.")?,
+            )?,
+            audit_pending: gauge("audit_pending_records", "Audit records accepted and not yet in the kernel.")?,
+            policy_info: gauges("policy_info", "Always 1; the label names the running policy revision.", &["revision"])?,
+            policy_matches_disk: gauge("policy_matches_disk", "1 when the running policies are those on disk.")?,
+            reload_successful: gauge("config_last_reload_successful", "1 when the last reload succeeded.")?,
+            reload_timestamp: added(
+                &registry,
+                Gauge::new(
+                    "rolegate_config_last_reload_success_timestamp_seconds",
+                    "When rules were last loaded with success, in seconds since the epoch.",
+                )?,
+            )?,
+            connections: gauge("connections", "Open client connections.")?,
+            websocket_connections: gauge("websocket_connections", "Open WebSocket connections.")?,
+            rejected: counters("rejected_total", "Connections and requests turned away before any verdict.", &["cause"])?,
+            upstream_errors: counters("upstream_errors_total", "Exchanges with the upstream that failed.", &["provider", "kind"])?,
+            certificate_expiry: added(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "rolegate_certificate_expiry_timestamp_seconds",
+                        "When the certificate ends, in seconds since the epoch.",
+                    ),
+                    &["certificate"],
+                )?,
+            )?,
+            registry,
+        })
+    }
+
+    /// The page that Prometheus reads (text format 0.0.4).
+    ///
+    /// # Errors
+    /// A metric could not be written as text.
+    pub fn page(&self) -> Result<String, prometheus::Error> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        String::from_utf8(page).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// One request was answered with status `code` after `duration`.
+    pub fn request(&self, provider: &str, door: Door, action: &str, code: u16, duration: Duration) {
+        self.requests.with_label_values(&[provider, door.as_str(), action, &code.to_string()]).inc();
+        self.request_duration.with_label_values(&[provider, action]).observe(duration.as_secs_f64());
+    }
+
+    /// One stop of the walk (`match`, `facts`, `decide`, `record`, `upstream`) took `duration`.
+    pub fn stage(&self, stage: &'static str, duration: Duration) {
+        self.stage_duration.with_label_values(&[stage]).observe(duration.as_secs_f64());
+    }
+
+    /// One verdict.
+    pub fn decision(&self, provider: &str, door: Door, action: &str, decision: Decision, reason: Option<Reason>, mode: Mode) {
+        let reason = reason.map_or("none", Reason::as_str);
+        self.decisions
+            .with_label_values(&[provider, door.as_str(), action, decision.as_str(), reason, mode.as_str()])
+            .inc();
+    }
+
+    /// One need for a fact ended in `outcome`.
+    pub fn fact_lookup(&self, provider: &str, fact: &str, outcome: LookupOutcome) {
+        let outcome = match outcome {
+            LookupOutcome::Hit => "hit",
+            LookupOutcome::Miss => "miss",
+            LookupOutcome::Coalesced => "coalesced",
+            LookupOutcome::Refused => "refused",
+            LookupOutcome::Stale => "stale",
+            LookupOutcome::Error => "error",
+        };
+        self.fact_lookups.with_label_values(&[provider, fact, outcome]).inc();
+    }
+
+    /// A lookup took `duration` at the upstream, all its steps together.
+    pub fn fact_lookup_duration(&self, provider: &str, fact: &str, duration: Duration) {
+        self.fact_lookup_duration.with_label_values(&[provider, fact]).observe(duration.as_secs_f64());
+    }
+
+    /// How many entries the cache of `fact` holds now.
+    pub fn fact_entries(&self, fact: &str, entries: u64) {
+        self.fact_entries.with_label_values(&[fact]).set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// A fact left the cache for want of room.
+    pub fn fact_eviction(&self, fact: &str) {
+        self.fact_evictions.with_label_values(&[fact]).inc();
+    }
+
+    /// Facts were dropped before their time.
+    pub fn fact_invalidation(&self, cause: InvalidationCause) {
+        let cause = match cause {
+            InvalidationCause::Unauthorized => "unauthorized",
+            InvalidationCause::Admin => "admin",
+        };
+        self.fact_invalidations.with_label_values(&[cause]).inc();
+    }
+
+    /// An audit record of `kind` was written in `duration`.
+    pub fn audit_record(&self, kind: RecordKind, duration: Duration) {
+        self.audit_records.with_label_values(&[kind.as_str()]).inc();
+        self.audit_write_duration.observe(duration.as_secs_f64());
+    }
+
+    /// An audit record could not be written.
+    pub fn audit_failure(&self) {
+        self.audit_failures.inc();
+    }
+
+    /// How many accepted records are not yet in the kernel.
+    pub fn audit_pending(&self, records: usize) {
+        self.audit_pending.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// These rules run from now on.
+    pub fn policy(&self, revision: &str) {
+        self.policy_info.reset();
+        self.policy_info.with_label_values(&[revision]).set(1);
+    }
+
+    /// Whether the running rules are those on disk.
+    pub fn policy_matches_disk(&self, matches: bool) {
+        self.policy_matches_disk.set(i64::from(matches));
+    }
+
+    /// A reload ended; `succeeded_at` is the time in seconds since the epoch, or nothing when it failed.
+    pub fn reload(&self, succeeded_at: Option<f64>) {
+        self.reload_successful.set(i64::from(succeeded_at.is_some()));
+        if let Some(time) = succeeded_at {
+            self.reload_timestamp.set(time);
+        }
+    }
+
+    /// How many client connections are open.
+    pub fn connections(&self, open: usize) {
+        self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// A WebSocket connection opened.
+    pub fn websocket_opened(&self) {
+        self.websocket_connections.inc();
+    }
+
+    /// A WebSocket connection closed.
+    pub fn websocket_closed(&self) {
+        self.websocket_connections.dec();
+    }
+
+    /// Something was turned away before any verdict.
+    pub fn rejected(&self, cause: RejectedCause) {
+        let cause = match cause {
+            RejectedCause::Connections => "connections",
+            RejectedCause::ConnectionsPerAddress => "connections_per_address",
+            RejectedCause::HeaderDeadline => "header_deadline",
+            RejectedCause::HeaderTooLarge => "header_too_large",
+            RejectedCause::Malformed => "malformed",
+            RejectedCause::Tls => "tls",
+        };
+        self.rejected.with_label_values(&[cause]).inc();
+    }
+
+    /// An exchange with the upstream failed.
+    pub fn upstream_error(&self, provider: &str, kind: UpstreamError) {
+        let kind = match kind {
+            UpstreamError::Connect => "connect",
+            UpstreamError::Timeout => "timeout",
+            UpstreamError::Broken => "broken",
+            UpstreamError::Resolve => "resolve",
+        };
+        self.upstream_errors.with_label_values(&[provider, kind]).inc();
+    }
+
+    /// The certificate named `certificate` (`listener`) ends at `time`, in seconds since the epoch.
+    pub fn certificate_expiry(&self, certificate: &'static str, time: f64) {
+        self.certificate_expiry.with_label_values(&[certificate]).set(time);
+    }
+}
+
+/// Registers `metric` and gives it back.
+fn added<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_name_is_registered_once() {
+        let metrics = Metrics::new().unwrap();
+        metrics.decision("rocketchat", Door::Rest, "rooms.roles", Decision::Deny, Some(Reason::PolicyDenied), Mode::Enforce);
+        metrics.policy("a");
+        metrics.policy("b");
+        let page = metrics.page().unwrap();
+        assert!(page.contains(r#"rolegate_decisions_total{action="rooms.roles",decision="deny",door="rest",mode="enforce",provider="rocketchat",reason="policy_denied"} 1"#), "{page}");
+        assert!(page.contains(r#"rolegate_policy_info{revision="b"} 1"#));
+        assert!(!page.contains(r#"revision="a""#), "only the running revision is shown");
+    }
+}
