@@ -1,0 +1,169 @@
+//! What ties each line to the one before it: its number and the hash of that line.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// The most bytes of a line, without its newline.
+pub(super) const LINE_BYTES: usize = 1 << 20;
+
+/// The `prev` of the first line ever.
+pub(super) const NOTHING_BEFORE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The greatest number that every JSON reader takes for an exact integer (RFC 8259 §6).
+const GREATEST_SEQ: u64 = (1 << 53) - 1;
+
+/// The end of the chain, to which the next line is tied.
+#[derive(Debug, Clone)]
+pub(super) struct Chain {
+    next: u64,
+    prev: String,
+}
+
+/// A line that has its place in the chain; it takes the place once the chain has [advanced](Chain::advance).
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) seq: u64,
+    hash: String,
+}
+
+impl Chain {
+    /// A chain without a line.
+    pub(super) fn new() -> Self {
+        Self { next: 1, prev: NOTHING_BEFORE.to_owned() }
+    }
+
+    /// A chain whose last line has the number `seq` and this hash.
+    pub(super) fn after(seq: u64, hash: String) -> Self {
+        Self { next: seq.saturating_add(1), prev: hash }
+    }
+
+    /// The number of the next line.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Puts the whole next line, its newline included, into `line`.
+    ///
+    /// # Errors
+    /// It would be longer than [`LINE_BYTES`].
+    pub(super) fn seal(&self, body: &[u8], line: &mut Vec<u8>) -> io::Result<Sealed> {
+        line.clear();
+        write!(line, r#"{{"v":1,"seq":{}"#, self.next)?;
+        line.extend_from_slice(body);
+        write!(line, r#","prev":"{}"}}"#, self.prev)?;
+        if line.len() > LINE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the record is longer than 1 MiB"));
+        }
+        let hash = hash(line);
+        line.push(b'\n');
+        Ok(Sealed { seq: self.next, hash })
+    }
+
+    /// Takes `sealed` as the last line.
+    pub(super) fn advance(&mut self, sealed: Sealed) {
+        self.next = sealed.seq.saturating_add(1);
+        self.prev = sealed.hash;
+    }
+}
+
+/// The hash by which the next line names `line`, which comes without its newline.
+pub(super) fn hash(line: &[u8]) -> String {
+    hex::encode(Sha256::digest(line))
+}
+
+/// What the chain needs of a line.
+#[derive(Debug)]
+pub(super) struct Link<'a> {
+    pub(super) seq: u64,
+    pub(super) prev: Cow<'a, str>,
+}
+
+/// Why a line is no link of a chain.
+#[derive(Debug)]
+pub(super) enum Flaw {
+    /// It is not JSON at all, as half a line is not.
+    Garbled(String),
+    /// It is JSON, but no record of this version.
+    Foreign(String),
+}
+
+impl Flaw {
+    /// The flaw in words.
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::Garbled(why) | Self::Foreign(why) => why,
+        }
+    }
+}
+
+impl<'a> Link<'a> {
+    /// Reads `line`, which comes without its newline.
+    ///
+    /// # Errors
+    /// It is not UTF-8, not JSON, or not an object with `"v":1`, a `seq` from 1 and a `prev` of 64 hex digits, each once.
+    pub(super) fn read(line: &'a [u8]) -> Result<Self, Flaw> {
+        #[derive(Deserialize)]
+        struct Record<'a> {
+            v: u64,
+            seq: u64,
+            #[serde(borrow)]
+            prev: Cow<'a, str>,
+        }
+        let text = str::from_utf8(line).map_err(|error| Flaw::Garbled(format!("not UTF-8: {error}")))?;
+        let record: Record<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => Flaw::Foreign(format!("not a record: {error}")),
+            _ => Flaw::Garbled(format!("not JSON: {error}")),
+        })?;
+        if record.v != 1 {
+            return Err(Flaw::Foreign(format!("its `v` is {}, and only 1 is known", record.v)));
+        }
+        if !(1..=GREATEST_SEQ).contains(&record.seq) {
+            return Err(Flaw::Foreign(format!("its `seq` {} is out of range", record.seq)));
+        }
+        if record.prev.len() != 64 || !record.prev.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Flaw::Foreign("its `prev` is not a hash of 64 lower-case hex digits".to_owned()));
+        }
+        Ok(Self { seq: record.seq, prev: record.prev })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_holds_the_hash_of_the_line_before_it_without_its_newline() {
+        let mut chain = Chain::new();
+        let mut first = Vec::new();
+        let sealed = chain.seal(br#","kind":"start""#, &mut first).unwrap();
+        assert_eq!(first, format!("{{\"v\":1,\"seq\":1,\"kind\":\"start\",\"prev\":\"{NOTHING_BEFORE}\"}}\n").as_bytes());
+        chain.advance(sealed);
+        let mut second = Vec::new();
+        chain.seal(br#","kind":"stop""#, &mut second).unwrap();
+        let link = Link::read(second.trim_ascii_end()).unwrap();
+        assert_eq!((link.seq, &*link.prev), (2, &*hash(first.trim_ascii_end())));
+    }
+
+    #[test]
+    fn the_hash_is_the_one_that_sha256sum_prints() {
+        assert_eq!(hash(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_line_of_one_mebibyte_is_the_longest() {
+        let mut line = Vec::new();
+        let rest = Chain::new().seal(b"", &mut line).map(|_| LINE_BYTES + 1 - line.len()).unwrap();
+        assert!(Chain::new().seal(&vec![b' '; rest], &mut line).is_ok());
+        assert_eq!(line.len(), LINE_BYTES + 1);
+        assert!(Chain::new().seal(&vec![b' '; rest + 1], &mut line).is_err());
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_has_two_readings_and_is_no_link() {
+        let line = format!(r#"{{"v":1,"seq":1,"seq":2,"prev":"{NOTHING_BEFORE}"}}"#);
+        assert!(matches!(Link::read(line.as_bytes()), Err(Flaw::Foreign(why)) if why.contains("duplicate field `seq`")));
+    }
+}

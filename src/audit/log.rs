@@ -1,0 +1,214 @@
+//! The log itself: numbers each record, chains it, and hands back the proof that it was written.
+
+use std::io;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+
+use super::entry::body;
+use super::state::State;
+use super::{Durability, Entry, OnFailure, OpenError, Settings};
+use crate::metrics::Metrics;
+
+/// How long a buffered record waits for company.
+const FLUSH_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the question whether the log is writable waits for records under way: a healthy write takes microseconds.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The audit log of this process.
+///
+/// Dropping it writes what is buffered.
+#[derive(Debug)]
+pub struct AuditLog {
+    shared: Arc<Shared>,
+    flusher: Option<JoinHandle<()>>,
+}
+
+/// The proof that the record of a `T` is where [`Durability`] says, or that the operator chose to go on without.
+///
+/// Only [`AuditLog::record`] makes one. It cannot be forged:
+/// ```compile_fail,E0451
+/// # use rolegate::audit::{Event, Recorded};
+/// fn pass(event: Event, recorded: Recorded<Event>) -> Recorded<Event> {
+///     Recorded { entry: event, seq: Some(1) }
+/// }
+/// ```
+/// while this compiles:
+/// ```
+/// # use rolegate::audit::{Event, Recorded};
+/// fn pass(event: Event, recorded: Recorded<Event>) -> Recorded<Event> {
+///     recorded
+/// }
+/// ```
+/// Nor does the entry pass for its record:
+/// ```compile_fail,E0308
+/// # use rolegate::audit::{Event, Recorded};
+/// fn forward(_: &Recorded<Event>) {}
+/// fn pass(event: Event, recorded: Recorded<Event>) {
+///     forward(&event);
+/// }
+/// ```
+/// while this compiles:
+/// ```
+/// # use rolegate::audit::{Event, Recorded};
+/// fn forward(_: &Recorded<Event>) {}
+/// fn pass(event: Event, recorded: Recorded<Event>) {
+///     forward(&recorded);
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Recorded<T> {
+    entry: T,
+    seq: Option<u64>,
+}
+
+impl<T> Recorded<T> {
+    /// The record's number; none when it could not be written and the operator chose to go on.
+    #[must_use]
+    pub fn seq(&self) -> Option<u64> {
+        self.seq
+    }
+}
+
+impl<T> Deref for Recorded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.entry
+    }
+}
+
+/// What could not be recorded, under [`OnFailure::Deny`].
+#[derive(Debug, thiserror::Error)]
+#[error("the audit record could not be written: {cause}")]
+pub struct Unrecorded<T> {
+    /// What was to be recorded.
+    pub entry: T,
+    /// Why it was not.
+    #[source]
+    pub cause: io::Error,
+}
+
+/// How far the log has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Position {
+    /// The number of the last record; 0 before the first.
+    pub seq: u64,
+    /// The file being written; none for the standard output.
+    pub file: Option<PathBuf>,
+    /// Its length in bytes, or what this process sent to the standard output.
+    pub bytes: u64,
+    /// Failed attempts to write since the process began.
+    pub failures: u64,
+}
+
+impl AuditLog {
+    /// Opens the log, makes the file where it is missing, and goes on with its chain.
+    ///
+    /// A line that the last process left torn is cut off; a `recovered` record tells how many bytes it had and holds
+    /// the first 512 of them.
+    ///
+    /// # Errors
+    /// The sink cannot be written, another process writes it, or what is there does not end with a record.
+    pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
+        let durability = settings.durability;
+        let state = State::open(settings, metrics.clone())?;
+        let shared = Arc::new(Shared { state: Mutex::new(state), metrics, stopping: Mutex::new(false), stop: Condvar::new() });
+        let flusher = match durability {
+            Durability::Written => None,
+            Durability::Buffered => {
+                let shared = Arc::clone(&shared);
+                let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || shared.flush_until_stopped());
+                Some(thread.map_err(OpenError::Thread)?)
+            }
+        };
+        Ok(Self { shared, flusher })
+    }
+
+    /// Records `entry`.
+    ///
+    /// With [`Durability::Written`] its line is in the kernel when this returns, written by the calling thread.
+    ///
+    /// # Errors
+    /// The record could not be written, and [`OnFailure::Deny`] is set. The next one is tried afresh; once one
+    /// succeeds, a `loss` record before it tells how many were not written.
+    pub fn record<T: Entry>(&self, entry: T) -> Result<Recorded<T>, Unrecorded<T>> {
+        let started = Instant::now();
+        let body = body(&entry);
+        let mut state = self.shared.state.lock();
+        let recorded = body.and_then(|body| state.record(entry.time(), &body));
+        match recorded {
+            Ok(seq) => {
+                drop(state);
+                self.shared.metrics.audit_record(entry.kind(), started.elapsed());
+                Ok(Recorded { entry, seq: Some(seq) })
+            }
+            Err(cause) => match state.gave_up(entry.time(), &cause) {
+                OnFailure::Deny => Err(Unrecorded { entry, cause }),
+                OnFailure::Allow => Ok(Recorded { entry, seq: None }),
+            },
+        }
+    }
+
+    /// Whether the next record can be written as far as one can know; after a failure this tries to write the `loss`
+    /// record that is due, so that an idle process finds its way back. Waits at most 250 ms for others.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.shared.state.try_lock_for(PATIENCE).is_some_and(|mut state| state.probe(Timestamp::now()).is_ok())
+    }
+
+    /// How far the log has come.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.shared.state.lock().position()
+    }
+
+    /// Writes what is buffered.
+    ///
+    /// # Errors
+    /// It could not be written; it stays buffered.
+    pub fn flush(&self) -> io::Result<()> {
+        self.shared.state.lock().flush()
+    }
+}
+
+impl Drop for AuditLog {
+    fn drop(&mut self) {
+        *self.shared.stopping.lock() = true;
+        self.shared.stop.notify_all();
+        if let Some(thread) = self.flusher.take() {
+            let _ = thread.join();
+        }
+        self.shared.state.lock().end();
+    }
+}
+
+/// What the log shares with its thread.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    metrics: Metrics,
+    stopping: Mutex<bool>,
+    stop: Condvar,
+}
+
+impl Shared {
+    fn flush_until_stopped(&self) {
+        let mut stopping = self.stopping.lock();
+        while !*stopping {
+            self.stop.wait_for(&mut stopping, FLUSH_EVERY);
+            // What cannot be written now stays buffered, and was counted.
+            let _ = self.state.lock().flush();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

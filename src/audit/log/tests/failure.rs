@@ -1,0 +1,274 @@
+//! Stories of loss: full disks, and files that are removed, replaced or taken over.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::{Desk, event, event_at, kinds, lines};
+use crate::audit::sink::Medium;
+use crate::audit::{AuditLog, verify};
+
+/// A file on a disk with room for so many bytes more.
+#[derive(Debug)]
+struct SmallDisk {
+    file: File,
+    room: Arc<AtomicUsize>,
+}
+
+impl Medium for SmallDisk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(self.room.load(Ordering::SeqCst));
+        if count == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.room.fetch_sub(count, Ordering::SeqCst);
+        self.file.write_all(&bytes[..count]).map(|()| count)
+    }
+
+    fn mend(&mut self, count: u64) -> io::Result<()> {
+        Medium::mend(&mut self.file, count)
+    }
+}
+
+/// Puts a disk with room for `bytes` bytes under `log`.
+fn shrink_disk(log: &AuditLog, path: &Path, bytes: usize) -> Arc<AtomicUsize> {
+    let room = Arc::new(AtomicUsize::new(bytes));
+    let file = OpenOptions::new().append(true).open(path).unwrap();
+    log.shared.state.lock().output.medium = Box::new(SmallDisk { file, room: Arc::clone(&room) });
+    room
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_permitted_and_the_loss_is_told_afterwards() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event_at(0)).unwrap();
+    // The kernel's own "no space left on device".
+    log.shared.state.lock().output.medium = Box::new(OpenOptions::new().append(true).open("/dev/full").unwrap());
+    for second in 1..=3 {
+        let refused = log.record(event_at(second)).unwrap_err();
+        assert_eq!(refused.cause.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(refused.entry, event_at(second), "the entry comes back");
+    }
+    assert!(!log.writable());
+    assert_eq!(log.position().failures, 3);
+    assert!(desk.metric("rolegate_audit_failures_total 3"));
+    shrink_disk(&log, &desk.path(), usize::MAX);
+    assert_eq!(log.record(event_at(9)).unwrap().seq(), Some(3));
+    assert_eq!(kinds(&desk.path()), ["reload", "loss", "reload"]);
+    let loss = &lines(&desk.path())[1];
+    assert_eq!(loss["records"], 3);
+    assert_eq!(loss["since"], "2026-01-02T00:00:01.000000Z");
+    assert_eq!(loss["removed"], false);
+    assert_eq!(loss["on_failure"], "deny");
+    assert!(loss["cause"].as_str().unwrap().contains("No space left"), "{loss}");
+    assert!(log.writable());
+    assert_eq!(desk.verified().records, 3);
+}
+
+#[test]
+fn an_operator_may_choose_to_go_on_without_records() {
+    let desk = Desk::new().allowing();
+    let log = desk.open();
+    let room = shrink_disk(&log, &desk.path(), 0);
+    assert_eq!(log.record(event()).unwrap().seq(), None);
+    assert_eq!(log.record(event()).unwrap().seq(), None);
+    room.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(log.record(event()).unwrap().seq(), Some(2));
+    let loss = &lines(&desk.path())[0];
+    assert_eq!((&loss["records"], &loss["on_failure"]), (&json!(2), &json!("allow")));
+}
+
+#[test]
+fn an_idle_process_finds_out_by_itself_that_it_can_write_again() {
+    let desk = Desk::new();
+    let log = desk.open();
+    let room = shrink_disk(&log, &desk.path(), 0);
+    log.record(event()).unwrap_err();
+    assert!(!log.writable());
+    room.store(usize::MAX, Ordering::SeqCst);
+    assert!(log.writable());
+    assert_eq!(kinds(&desk.path()), ["loss"]);
+    assert!(log.writable());
+    assert_eq!(kinds(&desk.path()), ["loss"], "told once");
+}
+
+#[test]
+fn a_write_that_stops_half_way_leaves_no_half_line() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event()).unwrap();
+    let whole = fs::read(desk.path()).unwrap();
+    for room in [1, 50, whole.len() - 1] {
+        shrink_disk(&log, &desk.path(), room);
+        log.record(event()).unwrap_err();
+        assert_eq!(fs::read(desk.path()).unwrap(), whole);
+    }
+    // What others append meanwhile is not taken for our own half line.
+    OpenOptions::new().append(true).open(desk.path()).unwrap().write_all(b"theirs\n").unwrap();
+    shrink_disk(&log, &desk.path(), 50);
+    log.record(event()).unwrap_err();
+    assert_eq!(fs::read(desk.path()).unwrap(), [&whole[..], b"theirs\n"].concat());
+}
+
+#[test]
+fn a_half_line_that_cannot_be_cut_at_once_is_cut_before_the_next_write() {
+    #[derive(Debug)]
+    struct Stuck(File);
+    impl Medium for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.starts_with(b"{\"v") {
+                Write::write(&mut self.0, &bytes[..10])
+            } else {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        fn mend(&mut self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event()).unwrap();
+    let whole = fs::metadata(desk.path()).unwrap().len();
+    let file = OpenOptions::new().append(true).open(desk.path()).unwrap();
+    log.shared.state.lock().output.medium = Box::new(Stuck(file));
+    log.record(event()).unwrap_err();
+    log.record(event()).unwrap_err();
+    assert_eq!(fs::metadata(desk.path()).unwrap().len(), whole + 10, "nothing runs into the half line");
+    shrink_disk(&log, &desk.path(), usize::MAX);
+    log.record(event()).unwrap();
+    assert_eq!(desk.verified().records, 3);
+}
+
+#[test]
+fn a_record_that_does_not_fit_in_a_line_is_refused_and_counted_as_lost() {
+    let desk = Desk::new();
+    let log = desk.open();
+    let mut large = event();
+    large.fields.insert("text".to_owned(), json!("x".repeat(1 << 20)));
+    assert_eq!(log.record(large).unwrap_err().cause.kind(), io::ErrorKind::InvalidData);
+    let mut forged = event();
+    forged.fields.insert("seq".to_owned(), json!(1));
+    assert_eq!(log.record(forged).unwrap_err().cause.kind(), io::ErrorKind::InvalidData);
+    log.record(event()).unwrap();
+    assert_eq!(lines(&desk.path())[0]["records"], 2);
+    assert_eq!(desk.verified().records, 2);
+}
+
+#[test]
+fn a_removed_file_is_noticed_within_a_second_and_the_chain_goes_on() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event_at(0)).unwrap();
+    let first = desk.path().with_file_name("removed");
+    fs::rename(desk.path(), &first).unwrap();
+    log.record(event_at(0)).unwrap();
+    assert!(!desk.path().exists(), "looking costs a call to the kernel, so that not every record does it");
+    log.record(event_at(1)).unwrap();
+    assert_eq!(kinds(&desk.path()), ["loss", "reload"]);
+    let loss = &lines(&desk.path())[0];
+    assert_eq!((&loss["removed"], &loss["records"]), (&json!(true), &json!(2)));
+    assert_eq!((&loss["since"], &loss["cause"]), (&json!("2026-01-02T00:00:00.000000Z"), &json!("the file was removed")));
+    assert_eq!(verify(&[first, desk.path()]).unwrap().records, 4);
+    assert_eq!(verify(&[desk.path()]).unwrap().first, 3);
+}
+
+#[test]
+fn a_readiness_check_notices_that_the_file_of_an_idle_process_was_removed() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event()).unwrap();
+    fs::remove_dir_all(desk.path().parent().unwrap()).unwrap();
+    assert!(log.writable());
+    assert_eq!(kinds(&desk.path()), ["loss"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_made_again_refuses_records_until_it_can() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event_at(0)).unwrap();
+    let folder = desk.path().parent().unwrap().to_owned();
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "").unwrap();
+    log.record(event_at(1)).unwrap_err();
+    log.record(event_at(2)).unwrap_err();
+    fs::remove_file(&folder).unwrap();
+    log.record(event_at(3)).unwrap();
+    assert_eq!(kinds(&desk.path()), ["loss", "loss", "reload"]);
+    assert_eq!(lines(&desk.path())[0]["removed"], true);
+    assert_eq!(lines(&desk.path())[0]["records"], 1);
+    assert_eq!(lines(&desk.path())[1]["records"], 2);
+}
+
+#[test]
+fn an_edited_file_is_kept_beside_the_one_that_goes_on() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event_at(0)).unwrap();
+    log.record(event_at(0)).unwrap();
+    // Editors write a new file and rename it.
+    let edited = desk.path().with_file_name("edited");
+    fs::copy(desk.path(), &edited).unwrap();
+    fs::rename(&edited, desk.path()).unwrap();
+    log.record(event_at(2)).unwrap();
+    let aside = desk.path().with_file_name("audit.00000000000000000001.jsonl");
+    assert_eq!(desk.files(), [aside, desk.path()]);
+    assert_eq!(lines(&desk.path())[0]["cause"], "the file was replaced");
+    assert_eq!(desk.verified().records, 4, "the edit changed nothing");
+}
+
+#[test]
+fn a_shortened_file_is_kept_beside_the_one_that_goes_on() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event_at(0)).unwrap();
+    OpenOptions::new().write(true).open(desk.path()).unwrap().set_len(20).unwrap();
+    log.record(event_at(2)).unwrap();
+    assert_eq!(lines(&desk.path())[0]["cause"], "the file was shortened");
+    let broken = verify(&desk.files()).unwrap_err();
+    assert_eq!(broken.line, 1);
+    assert!(broken.why.contains("torn"), "{broken}");
+}
+
+#[test]
+fn a_log_that_another_process_took_over_is_left_to_it() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event_at(0)).unwrap();
+    fs::rename(desk.path(), desk.path().with_file_name("moved")).unwrap();
+    let other = desk.open();
+    other.record(event_at(0)).unwrap();
+    let refused = log.record(event_at(5)).unwrap_err();
+    assert!(refused.cause.to_string().contains("another process"), "{refused}");
+    assert_eq!(kinds(&desk.path()), ["reload"]);
+    drop(other);
+    log.record(event_at(6)).unwrap();
+}
+
+#[test]
+fn what_is_buffered_is_bounded_and_survives_a_full_disk_without_a_gap() {
+    let desk = Desk::new().buffered().rotating(10 << 10);
+    let log = desk.open();
+    let room = shrink_disk(&log, &desk.path(), 0);
+    let mut large = event();
+    large.fields.insert("text".to_owned(), json!("x".repeat(1000)));
+    let accepted = (0..200).take_while(|_| log.record(large.clone()).is_ok()).count();
+    assert!((55..60).contains(&accepted), "64 KiB and the record that passed them, not {accepted} records");
+    assert!(desk.metric(&format!("rolegate_audit_pending_records {accepted}")));
+    assert!(!log.writable());
+    // Room for two lines and a half: the two stay, and the half is cut.
+    room.store(2900, Ordering::SeqCst);
+    log.flush().unwrap_err();
+    assert_eq!(lines(&desk.path()).len(), 2);
+    room.store(usize::MAX, Ordering::SeqCst);
+    log.record(event()).unwrap();
+    drop(log);
+    let verified = desk.verified();
+    assert_eq!(verified.records, accepted as u64 + 2, "all of them, a loss record and the last one");
+}

@@ -1,0 +1,112 @@
+//! The audit log: a chain of JSON lines in which every verdict stands before it takes effect.
+//!
+//! [`AuditLog::record`] takes an [`Entry`] and gives back [`Recorded`], the one proof that its line was written; what
+//! demands the proof cannot be reached without a record. Each line holds the SHA-256 of the line before it, so that
+//! [`verify()`] finds every changed, dropped or moved line but the last one. The chain shows tampering only against a
+//! known end: who can write the file can also cut its end off, and a copy of the last hash elsewhere is what shows that.
+
+mod chain;
+mod entry;
+mod file;
+mod log;
+mod loss;
+mod sink;
+mod state;
+mod tail;
+mod verify;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use self::entry::{Entry, Event};
+pub use self::log::{AuditLog, Position, Recorded, Unrecorded};
+pub use self::verify::{Broken, Verified, verify};
+
+/// How the log is kept; the `[audit]` part of the configuration, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the lines go.
+    pub sink: Sink,
+    /// Where a line is when its record counts as made.
+    pub durability: Durability,
+    /// The size in bytes that a file is not written past; a single write larger than this gets a file of its own.
+    pub rotate_bytes: u64,
+    /// What a record that cannot be written means.
+    pub on_failure: OnFailure,
+}
+
+/// Where the lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sink {
+    /// A regular file; rotated ones lie beside it as `NAME.<first seq, 20 digits>.EXTENSION`.
+    File(PathBuf),
+    /// The standard output; the chain begins with the process, and nothing is rotated.
+    Stdout,
+}
+
+/// Where a line is when its record counts as made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// In the kernel: it survives the process, not a power cut.
+    Written,
+    /// In memory for up to 100 ms, 64 KiB or 1,000 records.
+    Buffered,
+}
+
+/// What a record that cannot be written means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The record is an error, and what needed it does not happen.
+    Deny,
+    /// What needed it happens all the same; the log tells of it as soon as it can.
+    Allow,
+}
+
+impl OnFailure {
+    /// The text in the configuration and in a `loss` record.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The path is a directory, a pipe or a device.
+    #[error("{}: not a regular file (for the standard output use `-`)", path.display())]
+    NotAFile {
+        /// The path as configured.
+        path: PathBuf,
+    },
+    /// Two writers would fork the chain.
+    #[error("{}: another process is writing this audit log", path.display())]
+    InUse {
+        /// The path as configured.
+        path: PathBuf,
+    },
+    /// The chain has no end to go on from.
+    #[error("{}:{line}: {why}; move the file away to begin a new chain", file.display())]
+    Broken {
+        /// The file, which can be a rotated one.
+        file: PathBuf,
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The thread that writes what is buffered could not start.
+    #[error("the audit log's thread could not start: {0}")]
+    Thread(#[source] io::Error),
+}
