@@ -82,8 +82,10 @@ impl Place {
             Ok(metadata) if Identity::of(&metadata) != self.identity => Ok(Sight::Lost("the file was replaced")),
             Ok(metadata) if metadata.len() < bytes => Ok(Sight::Lost("the file was shortened")),
             Ok(_) => Ok(Sight::There),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Sight::Lost("the file was removed")),
-            Err(error) => Err(error),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Sight::Lost("the file was removed")),
+                _ => Err(error),
+            },
         }
     }
 

@@ -65,8 +65,19 @@ impl Desk {
         files
     }
 
+    /// The whole chain, with every rotated file under the number of its first line.
     fn verified(&self) -> crate::audit::Verified {
+        for file in self.files() {
+            if file != self.path() {
+                let first = lines(&file)[0]["seq"].as_u64().unwrap();
+                assert_eq!(file, self.rotated(first));
+            }
+        }
         verify(&self.files()).unwrap()
+    }
+
+    fn rotated(&self, first: u64) -> PathBuf {
+        self.path().with_file_name(format!("audit.{first:020}.jsonl"))
     }
 
     fn metric(&self, line: &str) -> bool {
@@ -173,10 +184,6 @@ fn rotated_files_and_restarts_make_one_chain() {
     assert!(files.len() > 5, "{files:?}");
     for file in &files {
         assert!(fs::metadata(file).unwrap().len() <= 600);
-        let first = lines(file)[0]["seq"].as_u64().unwrap();
-        if *file != desk.path() {
-            assert_eq!(*file, desk.path().with_file_name(format!("audit.{first:020}.jsonl")));
-        }
     }
     assert_eq!(desk.verified().records, 30);
 }
@@ -190,7 +197,7 @@ fn a_missing_or_empty_file_goes_on_where_the_newest_rotated_one_ends() {
     }
     drop(log);
     // As a crash between the two steps of a rotation leaves it.
-    fs::rename(desk.path(), desk.path().with_file_name("audit.00000000000000000001.jsonl")).unwrap();
+    fs::rename(desk.path(), desk.rotated(1)).unwrap();
     assert_eq!(desk.open().position().seq, 3);
     assert_eq!(fs::metadata(desk.path()).unwrap().len(), 0);
     assert_eq!(desk.open().record(event()).unwrap().seq(), Some(4));
@@ -201,7 +208,7 @@ fn a_missing_or_empty_file_goes_on_where_the_newest_rotated_one_ends() {
 fn rotation_never_overwrites_and_its_failure_costs_no_record() {
     let desk = Desk::new().rotating(300);
     let log = desk.open();
-    let taken = desk.path().with_file_name("audit.00000000000000000001.jsonl");
+    let taken = desk.rotated(1);
     fs::write(&taken, "mine").unwrap();
     for _ in 0..5 {
         log.record(event()).unwrap();

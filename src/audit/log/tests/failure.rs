@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Desk, event, event_at, kinds, lines};
 use crate::audit::sink::Medium;
-use crate::audit::{AuditLog, verify};
+use crate::audit::{AuditLog, Event, verify};
 
 /// A file on a disk with room for so many bytes more.
 #[derive(Debug)]
@@ -163,6 +164,7 @@ fn a_record_that_does_not_fit_in_a_line_is_refused_and_counted_as_lost() {
 #[test]
 fn a_removed_file_is_noticed_within_a_second_and_the_chain_goes_on() {
     let desk = Desk::new();
+    desk.open().record(event_at(0)).unwrap();
     let log = desk.open();
     log.record(event_at(0)).unwrap();
     let first = desk.path().with_file_name("removed");
@@ -172,10 +174,10 @@ fn a_removed_file_is_noticed_within_a_second_and_the_chain_goes_on() {
     log.record(event_at(1)).unwrap();
     assert_eq!(kinds(&desk.path()), ["loss", "reload"]);
     let loss = &lines(&desk.path())[0];
-    assert_eq!((&loss["removed"], &loss["records"]), (&json!(true), &json!(2)));
+    assert_eq!((&loss["removed"], &loss["records"]), (&json!(true), &json!(3)));
     assert_eq!((&loss["since"], &loss["cause"]), (&json!("2026-01-02T00:00:00.000000Z"), &json!("the file was removed")));
-    assert_eq!(verify(&[first, desk.path()]).unwrap().records, 4);
-    assert_eq!(verify(&[desk.path()]).unwrap().first, 3);
+    assert_eq!(verify(&[first, desk.path()]).unwrap().records, 5);
+    assert_eq!(verify(&[desk.path()]).unwrap().first, 4);
 }
 
 #[test]
@@ -199,11 +201,49 @@ fn a_file_that_cannot_be_made_again_refuses_records_until_it_can() {
     log.record(event_at(1)).unwrap_err();
     log.record(event_at(2)).unwrap_err();
     fs::remove_file(&folder).unwrap();
-    log.record(event_at(3)).unwrap();
+    log.record(event_at(2)).unwrap();
     assert_eq!(kinds(&desk.path()), ["loss", "loss", "reload"]);
     assert_eq!(lines(&desk.path())[0]["removed"], true);
     assert_eq!(lines(&desk.path())[0]["records"], 1);
     assert_eq!(lines(&desk.path())[1]["records"], 2);
+}
+
+#[test]
+fn what_a_readiness_check_found_missing_is_missing_for_the_next_record_too() {
+    let desk = Desk::new();
+    let log = desk.open();
+    let folder = desk.path().parent().unwrap().to_owned();
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "").unwrap();
+    assert!(!log.writable());
+    log.record(Event { time: Timestamp::now(), ..event() }).unwrap_err();
+}
+
+#[test]
+fn a_file_removed_at_the_very_end_is_told_of_at_the_end() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event()).unwrap();
+    fs::remove_file(desk.path()).unwrap();
+    drop(log);
+    assert_eq!(kinds(&desk.path()), ["loss"]);
+}
+
+#[test]
+fn a_rotation_does_not_take_a_stranger_for_its_own_file() {
+    let desk = Desk::new().rotating(300);
+    let log = desk.open();
+    log.record(event()).unwrap();
+    fs::rename(desk.path(), desk.path().with_file_name("moved")).unwrap();
+    fs::write(desk.path(), "theirs\n").unwrap();
+    for _ in 0..3 {
+        log.record(event_at(0)).unwrap();
+    }
+    assert_eq!(fs::read_to_string(desk.path()).unwrap(), "theirs\n");
+    log.record(event_at(1)).unwrap();
+    assert_eq!(fs::read_to_string(desk.rotated(1)).unwrap(), "theirs\n");
+    let loss = &lines(&desk.rotated(5))[0];
+    assert_eq!((&loss["cause"], &loss["records"]), (&json!("the file was replaced"), &json!(4)));
 }
 
 #[test]
@@ -217,7 +257,7 @@ fn an_edited_file_is_kept_beside_the_one_that_goes_on() {
     fs::copy(desk.path(), &edited).unwrap();
     fs::rename(&edited, desk.path()).unwrap();
     log.record(event_at(2)).unwrap();
-    let aside = desk.path().with_file_name("audit.00000000000000000001.jsonl");
+    let aside = desk.rotated(1);
     assert_eq!(desk.files(), [aside, desk.path()]);
     assert_eq!(lines(&desk.path())[0]["cause"], "the file was replaced");
     assert_eq!(desk.verified().records, 4, "the edit changed nothing");
@@ -256,16 +296,19 @@ fn what_is_buffered_is_bounded_and_survives_a_full_disk_without_a_gap() {
     let desk = Desk::new().buffered().rotating(10 << 10);
     let log = desk.open();
     let room = shrink_disk(&log, &desk.path(), 0);
+    log.record(event()).unwrap();
+    log.flush().unwrap_err();
+    assert!(!log.writable());
     let mut large = event();
     large.fields.insert("text".to_owned(), json!("x".repeat(1000)));
-    let accepted = (0..200).take_while(|_| log.record(large.clone()).is_ok()).count();
+    let accepted = 1 + (0..200).take_while(|_| log.record(large.clone()).is_ok()).count();
     assert!((55..60).contains(&accepted), "64 KiB and the record that passed them, not {accepted} records");
     assert!(desk.metric(&format!("rolegate_audit_pending_records {accepted}")));
     assert!(!log.writable());
-    // Room for two lines and a half: the two stay, and the half is cut.
+    // Room for three lines and a part of the next: the three stay, and the part is cut.
     room.store(2900, Ordering::SeqCst);
     log.flush().unwrap_err();
-    assert_eq!(lines(&desk.path()).len(), 2);
+    assert_eq!(lines(&desk.path()).len(), 3);
     room.store(usize::MAX, Ordering::SeqCst);
     log.record(event()).unwrap();
     drop(log);
