@@ -2,17 +2,15 @@
 
 use std::io;
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
-use serde::Serialize;
 
 use super::entry::body;
-use super::state::State;
+use super::state::{Position, State};
 use super::{Durability, Entry, OnFailure, OpenError, Settings};
 use crate::metrics::Metrics;
 
@@ -96,19 +94,6 @@ pub struct Unrecorded<T> {
     pub cause: io::Error,
 }
 
-/// How far the log has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Position {
-    /// The number of the last record; 0 before the first.
-    pub seq: u64,
-    /// The file being written; none for the standard output.
-    pub file: Option<PathBuf>,
-    /// Its length in bytes, or what this process sent to the standard output.
-    pub bytes: u64,
-    /// Failed attempts to write since the process began.
-    pub failures: u64,
-}
-
 impl AuditLog {
     /// Opens the log, makes the file where it is missing, and goes on with its chain.
     ///
@@ -141,16 +126,16 @@ impl AuditLog {
     /// succeeds, a `loss` record before it tells how many were not written.
     pub fn record<T: Entry>(&self, entry: T) -> Result<Recorded<T>, Unrecorded<T>> {
         let started = Instant::now();
-        let body = body(&entry);
+        let (time, body) = (entry.time(), body(&entry));
         let mut state = self.shared.state.lock();
-        let recorded = body.and_then(|body| state.record(entry.time(), &body));
+        let recorded = body.and_then(|body| state.record(time, &body));
         match recorded {
             Ok(seq) => {
                 drop(state);
                 self.shared.metrics.audit_record(entry.kind(), started.elapsed());
                 Ok(Recorded { entry, seq: Some(seq) })
             }
-            Err(cause) => match state.gave_up(entry.time(), &cause) {
+            Err(cause) => match state.gave_up(time, &cause) {
                 OnFailure::Deny => Err(Unrecorded { entry, cause }),
                 OnFailure::Allow => Ok(Recorded { entry, seq: None }),
             },

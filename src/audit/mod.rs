@@ -19,7 +19,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use self::entry::{Entry, Event};
-pub use self::log::{AuditLog, Position, Recorded, Unrecorded};
+pub use self::log::{AuditLog, Recorded, Unrecorded};
+pub use self::state::Position;
 pub use self::verify::{Broken, Verified, verify};
 
 /// How the log is kept; the `[audit]` part of the configuration, checked.

@@ -2,16 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::chain::Chain;
 use super::entry::body;
 use super::file::{Place, Sight, newest_rotated};
-use super::log::Position;
 use super::loss::Losses;
 use super::sink::{Output, Partial, count_lines};
 use super::tail::Tail;
@@ -27,6 +27,19 @@ const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(1);
 
 /// How much of a torn line its `recovered` record holds.
 const TORN_BYTES_TOLD: usize = 512;
+
+/// How far the log has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Position {
+    /// The number of the last record; 0 before the first.
+    pub seq: u64,
+    /// The file being written; none for the standard output.
+    pub file: Option<PathBuf>,
+    /// Its length in bytes, or what this process sent to the standard output.
+    pub bytes: u64,
+    /// Failed attempts to write since the process began.
+    pub failures: u64,
+}
 
 #[derive(Debug)]
 pub(super) struct State {

@@ -5,9 +5,10 @@ mod failure;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
