@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod metrics;
 pub mod model;
+pub mod policy;
 
 /// The version of this build; the git revision stands behind it when it is known.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

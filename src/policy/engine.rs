@@ -1,0 +1,157 @@
+//! The engine: the policies of one provider, indexed by action, and the answer to one query.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cedar_policy::{Authorizer, Entities, EntityTypeName, EntityUid, PolicyId, PolicySet, Request, Response};
+
+use crate::model::{Decision, Obligation, Record, Resource, Subject};
+use crate::policy::answer::{Answer, Effect, PolicyInfo};
+use crate::policy::context::{self, ContextError, Reads};
+use crate::policy::domain::ActionShape;
+use crate::policy::principal::{Principal, PrincipalError, Types, entity};
+
+/// The checked policies of one provider. Immutable and shareable; made by [`Engine::compile`].
+pub struct Engine {
+    pub(super) authorizer: Authorizer,
+    pub(super) types: Types,
+    pub(super) action_entities: Arc<Entities>,
+    pub(super) actions: HashMap<String, Indexed>,
+    pub(super) policies: Vec<Arc<PolicyInfo>>,
+}
+
+/// One action with the policies that can apply to it.
+pub(super) struct Indexed {
+    pub(super) shape: ActionShape,
+    pub(super) uid: EntityUid,
+    pub(super) resource: EntityTypeName,
+    pub(super) reads: Reads,
+    pub(super) policies: PolicySet,
+    /// By id, in the order of the files.
+    pub(super) infos: HashMap<PolicyId, (usize, Arc<PolicyInfo>)>,
+}
+
+/// One question: may this caller do this to that?
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// The action's name.
+    pub action: &'a str,
+    /// Who asks; prepared by the same engine.
+    pub principal: &'a Principal,
+    /// What it is about, of the type that the action declares.
+    pub resource: &'a Resource,
+    /// The validated parameters, `context.params`.
+    pub params: &'a Record,
+    /// Whether the resource is the caller itself, `context.self`; needed where the action's policies read it.
+    pub is_self: Option<bool>,
+    /// The facts by name, `context.<fact>`; needed are those that the action's policies read.
+    pub facts: &'a [(&'a str, &'a Record)],
+    /// The named networks that the caller's address is in, `context.networks`.
+    pub networks: &'a [&'a str],
+    /// What the upstream's tables say about this query, `context.table`.
+    pub table: &'a Record,
+}
+
+/// Why a query cannot be put to the policies.
+#[derive(Debug, thiserror::Error)]
+enum QueryError {
+    #[error("unknown action `{0}`")]
+    Action(String),
+    #[error("the caller was prepared for another set of policies")]
+    Principal,
+    #[error("the resource is a `{0}`, but the action declares `{1}`")]
+    Resource(String, String),
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error("the request could not be built: {0}")]
+    Request(String),
+}
+
+impl Engine {
+    /// Prepares a caller: its roles are the subject's, its permissions those that the roles hold. Names that no policy knows do no harm.
+    ///
+    /// # Errors
+    /// When Cedar refuses the entities; treat the caller as denied.
+    pub fn principal(&self, subject: &Subject, permissions: &[impl AsRef<str>]) -> Result<Principal, PrincipalError> {
+        Principal::prepare(subject, permissions, &self.types, &self.action_entities)
+    }
+
+    /// Answers one query. Never fails: what cannot be evaluated is denied, and the answer's `errors` say why.
+    #[must_use]
+    pub fn authorize(&self, query: &Query<'_>) -> Answer {
+        match self.request(query) {
+            Ok((action, request)) => {
+                action.answer(&self.authorizer.is_authorized(&request, &action.policies, query.principal.entities()))
+            }
+            Err(error) => Answer::unanswerable(error.to_string()),
+        }
+    }
+
+    /// Which parts of the context the policies of `action` read; `None` for an unknown action.
+    #[must_use]
+    pub fn reads(&self, action: &str) -> Option<&Reads> {
+        self.actions.get(action).map(|action| &action.reads)
+    }
+
+    /// Every policy, in the order of the files.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyInfo> {
+        self.policies.iter().map(AsRef::as_ref)
+    }
+
+    fn request(&self, query: &Query<'_>) -> Result<(&Indexed, Request), QueryError> {
+        let action = self.actions.get(query.action).ok_or_else(|| QueryError::Action(query.action.to_owned()))?;
+        // With the action entities of other policies in its store, groups of actions could silently be empty.
+        if !query.principal.belongs_to(&self.action_entities) {
+            return Err(QueryError::Principal);
+        }
+        // The index has left out policies for resources of other types.
+        if query.resource.kind != action.shape.resource {
+            return Err(QueryError::Resource(query.resource.kind.clone(), action.shape.resource.clone()));
+        }
+        let context = context::build(query, &action.shape, &action.reads)?;
+        let resource = entity(&action.resource, &query.resource.id);
+        // No schema here: the context is checked while it is built, and Cedar would miss the keys that nobody reads.
+        let request = Request::new(query.principal.uid().clone(), action.uid.clone(), resource, context, None)
+            .map_err(|error| QueryError::Request(error.to_string()))?;
+        Ok((action, request))
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("actions", &self.actions.len())
+            .field("policies", &self.policies.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Indexed {
+    fn answer(&self, response: &Response) -> Answer {
+        let mut errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+        let mut reasons = Vec::new();
+        for id in response.diagnostics().reason() {
+            match self.infos.get(id) {
+                Some(reason) => reasons.push(reason),
+                None => errors.push(format!("a policy without a record decided: `{id}`")),
+            }
+        }
+        errors.sort();
+        reasons.sort_by_key(|(position, _)| *position);
+        let permitted = response.decision() == cedar_policy::Decision::Allow;
+        // Cedar skips a policy whose evaluation fails; a skipped forbid must not become a permit.
+        let decision = if permitted && errors.is_empty() { Decision::Permit } else { Decision::Deny };
+        let effect = if decision == Decision::Permit { Effect::Permit } else { Effect::Forbid };
+        let determining: Vec<_> =
+            reasons.into_iter().map(|(_, info)| info).filter(|info| info.effect == effect).map(Arc::clone).collect();
+        let mut obligations: Vec<Obligation> = match decision {
+            // All of them, not those of the first: whoever wrote one of the permits relies on what it leaves out.
+            Decision::Permit => determining.iter().flat_map(|info| info.obligations.iter().cloned()).collect(),
+            Decision::Deny => Vec::new(),
+        };
+        obligations.sort();
+        obligations.dedup();
+        Answer { decision, determining, errors, obligations }
+    }
+}
