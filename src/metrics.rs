@@ -270,9 +270,9 @@ impl Metrics {
         self.fact_lookup_duration.with_label_values(&[provider, fact]).observe(duration.as_secs_f64());
     }
 
-    /// How many entries the cache of `fact` holds now.
-    pub fn fact_entries(&self, fact: &str, entries: u64) {
-        self.fact_entries.with_label_values(&[fact]).set(i64::try_from(entries).unwrap_or(i64::MAX));
+    /// The cache of `fact` grew or shrank by `difference` entries; several upstreams may each have one.
+    pub fn fact_entries(&self, fact: &str, difference: i64) {
+        self.fact_entries.with_label_values(&[fact]).add(difference);
     }
 
     /// A fact left the cache for want of room.
