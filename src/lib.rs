@@ -1,6 +1,7 @@
 //! A policy-enforcing reverse proxy that decides who may see who is in a chat room and who holds which role.
 
 pub mod audit;
+pub mod identity;
 pub mod metrics;
 pub mod model;
 pub mod policy;

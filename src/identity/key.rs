@@ -1,0 +1,189 @@
+//! Names under which facts are kept: keyed hashes that hold no credential and leave no input out.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use hmac::digest::FixedOutput;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::plan::{FactPlan, Plan, Source};
+use super::scope::Scope;
+use crate::model::Credential;
+
+/// HMAC-SHA-256 of everything that an answer depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key([u8; 32]);
+
+/// Makes the keys of one upstream, with a random key of this process.
+#[derive(Clone)]
+pub(super) struct Keyring {
+    keyed: Hmac<Sha256>,
+    upstream: String,
+}
+
+/// The operating system gave no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("no random bytes for the key of the fact cache: {0}")]
+pub struct NoEntropy(getrandom::Error);
+
+impl Keyring {
+    pub(super) fn new(upstream: String) -> Result<Self, NoEntropy> {
+        // HMAC pads a key to its block of 64 bytes with zeros, so this is HMAC under the 32 random bytes.
+        let mut block = [0; 64];
+        getrandom::fill(block.split_at_mut(32).0).map_err(NoEntropy)?;
+        Ok(Self { keyed: Hmac::new(&block.into()), upstream })
+    }
+
+    /// Where the caller that `credential` proves is kept.
+    pub(super) fn caller(&self, plan: &Plan, credential: &Credential) -> Key {
+        self.fields("caller", plan).credential(credential).key()
+    }
+
+    /// Where a table is kept: one for all callers.
+    pub(super) fn table(&self, plan: &Plan, table: &str) -> Key {
+        self.fields("table", plan).text(table).key()
+    }
+
+    /// Where a fact is kept: whatever its steps may fill into a placeholder is part of the key.
+    pub(super) fn fact(&self, plan: &Plan, fact: &FactPlan, credential: &Credential, scope: &Scope<'_>) -> Key {
+        let mut fields = self.fields("fact", plan).credential(credential).text(&fact.name).text(&scope.subject.id);
+        for step in &fact.steps {
+            if let Source::Caller(attribute) = &step.source {
+                fields = fields.list(scope.caller(attribute));
+            }
+            for name in step.placeholders() {
+                fields = match name.strip_prefix("caller.") {
+                    Some(attribute) => fields.list(scope.caller(attribute)),
+                    None => fields.optional(scope.input(name)),
+                };
+            }
+        }
+        fields.key()
+    }
+
+    /// An address of the caller's own, in the unique local range `fd00::/8`: the upstream counts its lookups apart.
+    pub(super) fn address(&self, credential: &Credential) -> IpAddr {
+        let Key(hash) = Fields(self.keyed.clone()).text("address").text(&self.upstream).credential(credential).key();
+        let mut octets = [0; 16];
+        for (octet, byte) in octets.iter_mut().zip(hash) {
+            *octet = byte;
+        }
+        IpAddr::V6(Ipv6Addr::from_bits(Ipv6Addr::from(octets).to_bits() & (u128::MAX >> 8) | (0xfd << 120)))
+    }
+
+    fn fields(&self, purpose: &str, plan: &Plan) -> Fields {
+        let fields = Fields(self.keyed.clone()).text(purpose).text(&self.upstream).text(&plan.provider);
+        fields.bytes(&plan.digest)
+    }
+}
+
+/// Fields on their way into a key, each behind its length, so that no two lists of fields are the same bytes.
+struct Fields(Hmac<Sha256>);
+
+impl Fields {
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+
+    fn optional(self, text: Option<&str>) -> Self {
+        match text {
+            Some(text) => self.text("is").text(text),
+            None => self.text("none"),
+        }
+    }
+
+    fn list(self, texts: &[String]) -> Self {
+        let counted = self.bytes(&(texts.len() as u64).to_be_bytes());
+        texts.iter().fold(counted, |fields, text| fields.text(text))
+    }
+
+    fn credential(self, credential: &Credential) -> Self {
+        let counted = self.bytes(&(credential.headers.len() as u64).to_be_bytes());
+        credential.headers.iter().fold(counted, |fields, (name, value)| fields.text(name).text(value.reveal()))
+    }
+
+    fn key(self) -> Key {
+        Key(self.0.finalize_fixed().into())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([first, second, third, fourth, ..]) = self;
+        f.write_str(&hex::encode([*first, *second, *third, *fourth]))
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::{bearer, rooms_plan};
+    use crate::model::{Secret, Subject};
+
+    fn pair(first: (&str, &str), second: (&str, &str)) -> Credential {
+        let headers = [first, second].map(|(name, value)| (name.to_owned(), Secret::new(value)));
+        Credential { headers: headers.into() }
+    }
+
+    #[test]
+    fn bytes_moved_from_one_field_to_the_next_make_another_key() {
+        let ring = Keyring::new("http://chat".into()).unwrap();
+        let plan = rooms_plan();
+        let key = |first, second| ring.caller(&plan, &pair(first, second));
+        let honest = key(("x-user-id", "ab"), ("x-auth-token", "cd"));
+        assert_eq!(honest, key(("x-user-id", "ab"), ("x-auth-token", "cd")));
+        assert_ne!(honest, key(("x-user-id", "abc"), ("x-auth-token", "d")));
+        assert_ne!(honest, key(("x-user-id", "a"), ("x-auth-token", "bcd")));
+        assert_ne!(honest, key(("x-user-i", "dab"), ("x-auth-token", "cd")));
+        assert_ne!(honest, key(("x-auth-token", "cd"), ("x-user-id", "ab")));
+        assert_ne!(
+            honest,
+            Keyring::new("http://chat".into()).unwrap().caller(&plan, &pair(("x-user-id", "ab"), ("x-auth-token", "cd"))),
+            "another process"
+        );
+    }
+
+    #[test]
+    fn every_input_of_a_fact_and_every_text_of_the_caller_it_uses_is_part_of_its_key() {
+        let ring = Keyring::new("http://chat".into()).unwrap();
+        let plan = rooms_plan();
+        let fact = plan.fact("roster").unwrap();
+        let key = |room: Option<&str>, email: &str, token: &str, plan: &Plan| {
+            let attributes = [("email".to_owned(), vec![email.to_owned()])].into();
+            let subject = Subject { id: "u1".into(), attributes, ..Subject::default() };
+            let inputs: Vec<(&str, &str)> = room.map(|room| ("room", room)).into_iter().collect();
+            ring.fact(plan, fact, &bearer(token), &Scope::new(&subject, &inputs))
+        };
+        let honest = key(Some("r1"), "a@b", "t", &plan);
+        assert_eq!(honest, key(Some("r1"), "a@b", "t", &plan));
+        assert_ne!(honest, key(Some("r2"), "a@b", "t", &plan));
+        assert_ne!(honest, key(None, "a@b", "t", &plan));
+        assert_ne!(key(Some(""), "a@b", "t", &plan), key(None, "a@b", "t", &plan));
+        assert_ne!(honest, key(Some("r1"), "c@b", "t", &plan));
+        assert_ne!(honest, key(Some("r1"), "a@b", "u", &plan));
+        assert_ne!(honest, key(Some("r1"), "a@b", "t", &Plan { digest: [9; 32], ..(*plan).clone() }));
+    }
+
+    #[test]
+    fn a_callers_address_is_its_own_and_unique_local() {
+        let ring = Keyring::new("http://chat".into()).unwrap();
+        let address = ring.address(&bearer("a"));
+        assert_eq!(address, ring.address(&bearer("a")));
+        assert_ne!(address, ring.address(&bearer("b")));
+        let IpAddr::V6(address) = address else { panic!("{address} is not IPv6") };
+        assert_eq!(address.octets()[0], 0xfd);
+    }
+}
