@@ -1,10 +1,12 @@
 //! A policy-enforcing reverse proxy that decides who may see who is in a chat room and who holds which role.
 
 pub mod audit;
+pub mod config;
 pub mod identity;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod rules;
 
-/// The version of this build; the git revision stands behind it when it is known.
+/// The version of this build, and the git revision it was made of.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,502 @@
+//! From a typed provider file to a checked one: every fault is found in one reading.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use toml::Spanned;
+
+use super::param::{Param, Place as ParamPlace};
+use super::provider::{Action, FactUse, Own, Provider, Route, TableUse, empty, form, nearest, reasons_with_words};
+use super::raw;
+use super::refusal::{Messages, Template as Body, Words};
+use super::router::Pattern;
+use crate::identity::{
+    CallerPlan, FactPlan, Lookup, Origin, Output, Plan, Pointer, PointerTemplate, ResetHeader, ResetUnit, Source, Step,
+    TablePlan, Template,
+};
+use crate::model::{Fault, Faults, Kind, Place, Reason, Value};
+
+/// One reading of one file.
+pub(super) struct Check<'a> {
+    file: &'a str,
+    text: &'a str,
+    faults: Faults,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
+        Self { file, text, faults: Faults::default() }
+    }
+
+    pub(super) fn provider(mut self, raw: raw::ProviderFile) -> Result<Provider, Faults> {
+        let digest = self.lookup_digest();
+        for space in &raw.guarded {
+            if !space.get_ref().starts_with('/')
+                || space.get_ref().ends_with('/')
+                || space.get_ref().contains(['%', '?', '#', ';'])
+            {
+                self.fault(space, "a guarded space is an absolute path without a slash at its end");
+            }
+        }
+        let mut roles = raw.roles;
+        roles.extend(raw.custom);
+        let messages = Messages::new(raw.messages);
+        let words = self.words(raw.refusals);
+        for reason in reasons_with_words() {
+            if words.for_reason(reason).is_none() {
+                self.whole(format!("`[refusals]` has no words for `{reason}`"));
+            }
+        }
+        let facts: Vec<FactPlan> = raw.fact.into_iter().filter_map(|fact| self.fact(fact, &raw.caller)).collect();
+        self.unique(facts.iter().map(|fact| fact.name.as_str()), "fact");
+        let tables: Vec<TablePlan> = raw.table.into_iter().filter_map(|table| self.table(table)).collect();
+        self.unique(tables.iter().map(|table| table.name.as_str()), "table");
+        let actions: Vec<Arc<Action>> =
+            raw.action.into_iter().map(|action| Arc::new(self.action(action, &facts, &tables, &messages))).collect();
+        self.unique(actions.iter().map(|action| action.id.as_str()), "action");
+        self.unique(actions.iter().filter_map(|action| action.method.as_deref()), "method");
+        let routes: Vec<Route> = raw.route.into_iter().map(|route| self.route(route)).collect();
+        self.overlaps(&actions, &routes);
+        let credentials: Vec<Vec<String>> =
+            raw.caller.credential.iter().map(|all| all.iter().map(|header| self.header(header)).collect()).collect();
+        if credentials.is_empty() || credentials.iter().any(Vec::is_empty) {
+            self.whole("`caller.credential` needs at least one alternative with at least one header");
+        }
+        let id_lengths = raw.caller.id_lengths.clone();
+        let keep_on_401 = raw.caller.keep_on_401.clone();
+        let caller = self.caller(raw.caller);
+        let forward_headers = raw.forward_headers.iter().map(|header| self.header(header)).collect();
+        let refusal_headers = self.header_values(&raw.refusal_headers);
+        let unauthorized_headers = self.header_values(&raw.unauthorized_headers);
+        let rate_limit_reset = raw.rate_limit_reset.map(|reset| ResetHeader {
+            name: reset.header.to_ascii_lowercase(),
+            unit: match reset.unit {
+                raw::ResetUnit::EpochMilliseconds => ResetUnit::EpochMilliseconds,
+                raw::ResetUnit::EpochSeconds => ResetUnit::EpochSeconds,
+                raw::ResetUnit::Seconds => ResetUnit::Seconds,
+            },
+        });
+        let Some(caller) = caller else { return Err(self.faults.or(()).err().unwrap_or_default()) };
+        let name = raw.provider.into_inner();
+        self.faults.or(Provider {
+            plan: Arc::new(Plan { provider: name.clone(), digest, caller, tables, facts, rate_limit_reset }),
+            name,
+            namespace: raw.namespace.into_inner(),
+            summary: raw.summary,
+            guarded: raw.guarded.into_iter().map(Spanned::into_inner).collect(),
+            host: raw.host,
+            permissions: raw.permissions,
+            roles,
+            forward_headers,
+            refusal_headers,
+            unauthorized_headers,
+            words,
+            messages,
+            credentials,
+            id_lengths,
+            keep_on_401,
+            actions,
+            routes,
+        })
+    }
+
+    fn fault<T>(&mut self, spanned: &Spanned<T>, message: impl Into<String>) {
+        let place = Place::at(self.file, self.text, spanned.span().start);
+        self.faults.push(Fault::new(place, message));
+    }
+
+    fn whole(&mut self, message: impl Into<String>) {
+        self.faults.push(Fault::new(Place::file(self.file), message));
+    }
+
+    fn hinted<'k, T>(&mut self, spanned: &Spanned<T>, message: String, typed: &str, known: impl Iterator<Item = &'k str>) {
+        let fault = Fault::new(Place::at(self.file, self.text, spanned.span().start), message);
+        self.faults.push(match nearest(typed, known) {
+            Some(known) => fault.hint(format!("did you mean `{known}`?")),
+            None => fault,
+        });
+    }
+
+    fn parsed<T: FromStr>(&mut self, spanned: &Spanned<String>) -> Option<T>
+    where
+        T::Err: std::fmt::Display,
+    {
+        spanned.get_ref().parse().map_err(|error: T::Err| self.fault(spanned, format!("`{}`: {error}", spanned.get_ref()))).ok()
+    }
+
+    fn unique<'n>(&mut self, names: impl Iterator<Item = &'n str>, what: &str) {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in names {
+            if !seen.insert(name) {
+                self.whole(format!("two {what}s are named `{name}`"));
+            }
+        }
+    }
+
+    fn header(&mut self, spanned: &Spanned<String>) -> String {
+        let name = spanned.get_ref().to_ascii_lowercase();
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            self.fault(spanned, format!("`{name}` is no header name"));
+        }
+        name
+    }
+
+    fn header_values(&mut self, raw: &BTreeMap<String, Spanned<String>>) -> Vec<(String, String)> {
+        let mut headers = Vec::new();
+        for (name, value) in raw {
+            if http::HeaderName::from_bytes(name.as_bytes()).is_err() || http::HeaderValue::from_str(value.get_ref()).is_err() {
+                self.fault(value, format!("`{name}: {}` is no header", value.get_ref()));
+            }
+            headers.push((name.to_ascii_lowercase(), value.get_ref().clone()));
+        }
+        headers
+    }
+
+    /// Keys name one reason, or several with commas between them.
+    fn words(&mut self, raw: BTreeMap<Spanned<String>, Spanned<String>>) -> Words {
+        let mut words = Words::default();
+        for (reasons, body) in raw {
+            let template: Option<Body> = self.parsed(&body);
+            for name in reasons.get_ref().split(',').map(str::trim) {
+                match Reason::ALL.iter().find(|reason| reason.as_str() == name) {
+                    Some(reason) => {
+                        if let Some(template) = &template {
+                            words.set(*reason, template.clone());
+                        }
+                    }
+                    None => {
+                        self.hinted(&reasons, format!("unknown reason `{name}`"), name, Reason::ALL.iter().map(|r| r.as_str()))
+                    }
+                }
+            }
+        }
+        words
+    }
+
+    fn duration(&mut self, raw: Option<&Spanned<String>>) -> Option<Duration> {
+        let raw = raw?;
+        humantime::parse_duration(raw.get_ref()).map_err(|error| self.fault(raw, format!("`{}`: {error}", raw.get_ref()))).ok()
+    }
+
+    fn lookup(&mut self, target: &Spanned<String>, base: Option<&Spanned<String>>) -> Option<Lookup> {
+        if let Some(base) = base
+            && base.get_ref() != "account"
+        {
+            self.fault(base, format!("unknown base `{}`; there is `account`", base.get_ref()));
+        }
+        let lookup: Lookup = self.parsed(target)?;
+        Some(Lookup { base: base.map(|base| base.get_ref().clone()), ..lookup })
+    }
+
+    fn caller(&mut self, raw: raw::Caller) -> Option<CallerPlan> {
+        let lookup = self.lookup(&raw.lookup, raw.base.as_ref());
+        let id = self.parsed::<Pointer>(&raw.id);
+        let name = raw.name.as_ref().and_then(|pointer| self.parsed(pointer));
+        let roles = raw.roles.as_ref().and_then(|pointer| self.parsed(pointer));
+        let attributes =
+            raw.attributes.iter().filter_map(|(name, pointer)| Some((name.clone(), self.parsed(pointer)?))).collect();
+        let mut claims = Vec::new();
+        for (header, what) in &raw.claims {
+            if what.get_ref() == "id" {
+                claims.push(header.to_ascii_lowercase());
+            } else {
+                self.fault(what, "a header can claim the caller's `id` only");
+            }
+        }
+        let ttl = self.duration(raw.ttl.as_ref());
+        let refused = raw.refused.unwrap_or_else(|| vec![401]);
+        Some(CallerPlan { lookup: lookup?, id: id?, name, roles, attributes, claims, refused, ttl })
+    }
+
+    fn table(&mut self, raw: raw::Table) -> Option<TablePlan> {
+        let lookup = self.lookup(&raw.lookup, raw.base.as_ref());
+        let rows = self.parsed(&raw.rows);
+        let key = self.parsed(&raw.key);
+        let value = self.parsed(&raw.value);
+        let removed = raw.removed.as_ref().and_then(|pointer| self.parsed(pointer));
+        let ttl = self.duration(raw.ttl.as_ref());
+        Some(TablePlan {
+            name: raw.name.into_inner(),
+            lookup: lookup?,
+            since: raw.since,
+            rows: rows?,
+            removed,
+            key: key?,
+            value: value?,
+            ttl,
+        })
+    }
+
+    fn fact(&mut self, raw: raw::Fact, caller: &raw::Caller) -> Option<FactPlan> {
+        let mut known: Vec<String> = raw.needs.clone();
+        known.extend(["caller.id".to_owned(), "caller.name".to_owned()]);
+        known.extend(caller.attributes.keys().map(|name| format!("caller.{name}")));
+        let ttl = self.duration(raw.ttl.as_ref());
+        let mut steps: Vec<Step> = Vec::new();
+        for step in raw.step {
+            let step = self.step(step, &raw.name, &known, &steps)?;
+            known.extend(step.outputs.iter().map(|output| output.name.clone()));
+            steps.push(step);
+        }
+        Some(FactPlan { name: raw.name.into_inner(), needs: raw.needs, ttl, steps })
+    }
+
+    fn step(&mut self, raw: raw::Step, fact: &Spanned<String>, known: &[String], earlier: &[Step]) -> Option<Step> {
+        let source = match (&raw.lookup, &raw.from) {
+            (Some(lookup), None) => {
+                let found = self.lookup(lookup, raw.base.as_ref())?;
+                for name in found.target.placeholders() {
+                    self.placeholder(lookup, name, known);
+                }
+                Source::Lookup(found)
+            }
+            (None, Some(from)) => match from.get_ref().strip_prefix("caller.") {
+                Some(attribute) if known.iter().any(|name| name == from.get_ref()) => Source::Caller(attribute.to_owned()),
+                _ => {
+                    self.hinted(
+                        from,
+                        format!("unknown source `{}`", from.get_ref()),
+                        from.get_ref(),
+                        known.iter().map(String::as_str),
+                    );
+                    return None;
+                }
+            },
+            _ => {
+                self.fault(fact, format!("each step of the fact `{}` has either `lookup` or `from`", fact.get_ref()));
+                return None;
+            }
+        };
+        for condition in [&raw.when, &raw.unless].into_iter().flatten() {
+            let outputs = earlier.iter().flat_map(|step| &step.outputs).map(|output| output.name.as_str());
+            if !outputs.clone().any(|output| output == condition.get_ref()) {
+                self.hinted(condition, format!("no earlier step gives `{}`", condition.get_ref()), condition.get_ref(), outputs);
+            }
+        }
+        let mut matching = Vec::new();
+        for (field, wanted) in &raw.matching {
+            match (format!("/{}", field.trim_start_matches('/')).parse::<Pointer>(), wanted.parse::<Template>()) {
+                (Ok(pointer), Ok(template)) => {
+                    for name in template.placeholders() {
+                        self.placeholder(fact, name, known);
+                    }
+                    matching.push((pointer, template));
+                }
+                _ => self.fault(fact, format!("`where`: `{field} = {wanted}` cannot be read")),
+            }
+        }
+        if !matching.is_empty() && raw.rows.is_none() {
+            self.fault(fact, "`where` chooses among `rows`, which the step does not name");
+        }
+        let rows = raw.rows.as_ref().and_then(|rows| self.parsed(rows));
+        let next = raw.next.as_ref().and_then(|next| self.parsed(next));
+        let mut outputs = Vec::new();
+        for (name, output) in raw.outputs {
+            match output_of(&name, output, &source) {
+                Ok(output) => outputs.push(output),
+                Err(why) => self.fault(fact, format!("output `{name}` of the fact `{}`: {why}", fact.get_ref())),
+            }
+        }
+        Some(Step {
+            source,
+            when: raw.when.map(Spanned::into_inner),
+            unless: raw.unless.map(Spanned::into_inner),
+            absent: raw.absent,
+            rows,
+            matching,
+            next,
+            outputs,
+        })
+    }
+
+    fn placeholder<T>(&mut self, at: &Spanned<T>, name: &str, known: &[String]) {
+        if !known.iter().any(|known| known == name) {
+            self.hinted(at, format!("unknown placeholder `{{{name}}}`"), name, known.iter().map(String::as_str));
+        }
+    }
+
+    fn patterns(&mut self, raw: Spanned<raw::OneOrMany>) -> Vec<Pattern> {
+        let span = raw.span();
+        let mut patterns = Vec::new();
+        for text in raw.into_inner().into_vec() {
+            match text.parse() {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => self.fault(&Spanned::new(span.clone(), ()), format!("`{text}`: {error}")),
+            }
+        }
+        patterns
+    }
+
+    fn route(&mut self, raw: raw::Route) -> Route {
+        Route { doors: self.patterns(raw.rest), reveals: raw.reveals, then: raw.then, encoded: raw.encoded }
+    }
+
+    fn action(&mut self, raw: raw::Action, facts: &[FactPlan], tables: &[TablePlan], messages: &Messages) -> Action {
+        let doors = self.patterns(raw.rest);
+        let names: Vec<String> = raw.params.keys().cloned().collect();
+        let known = |name: &str| names.iter().any(|known| known == name);
+        for pattern in &doors {
+            for name in pattern.names().filter(|name| !known(name)) {
+                self.fault(&raw.id, format!("the path segment `{{{name}}}` of `{}` is no parameter", raw.id.get_ref()));
+            }
+        }
+        let mut params = Vec::new();
+        for (name, param) in &raw.params {
+            params.push(self.param(name, param, &doors));
+        }
+        let span = raw.resource.param.span();
+        let resource_params = raw.resource.param.into_inner().into_vec();
+        for name in resource_params.iter().chain(raw.one_of.iter().map(Spanned::get_ref)).chain(raw.own.keys()) {
+            if !known(name) {
+                let at = Spanned::new(span.clone(), ());
+                self.hinted(&at, format!("`{name}` is no parameter"), name, names.iter().map(String::as_str));
+            }
+        }
+        let mut fact_uses = Vec::new();
+        for fact_use in raw.facts {
+            let mut inputs = fact_use.get_ref().clone();
+            let name = inputs.remove("name").unwrap_or_default();
+            let Some(fact) = facts.iter().find(|fact| fact.name == name) else {
+                self.hinted(&fact_use, format!("unknown fact `{name}`"), &name, facts.iter().map(|fact| fact.name.as_str()));
+                continue;
+            };
+            let bound: Vec<&String> = inputs.keys().collect();
+            let mut needed: Vec<&String> = fact.needs.iter().collect();
+            needed.sort();
+            if bound != needed {
+                self.fault(&fact_use, format!("the fact `{name}` needs {needed:?} and is given {bound:?}"));
+            }
+            if let Some(unknown) = inputs.values().find(|param| !known(param)) {
+                self.hinted(&fact_use, format!("`{unknown}` is no parameter"), unknown, names.iter().map(String::as_str));
+            }
+            fact_uses.push(FactUse { name, inputs: inputs.into_iter().collect() });
+        }
+        let mut table_uses = Vec::new();
+        for table_use in raw.tables {
+            let raw::TableUse { name, key, attribute } = table_use.get_ref();
+            if !tables.iter().any(|table| table.name == *name) {
+                self.hinted(&table_use, format!("unknown table `{name}`"), name, tables.iter().map(|table| table.name.as_str()));
+            }
+            if !known(key) {
+                self.hinted(&table_use, format!("`{key}` is no parameter"), key, names.iter().map(String::as_str));
+            }
+            let attribute = attribute.clone().unwrap_or_else(|| name.clone());
+            table_uses.push(TableUse { table: name.clone(), key: key.clone(), attribute });
+        }
+        Action {
+            id: raw.id.into_inner(),
+            summary: raw.summary,
+            resource: raw.resource.kind.into_inner(),
+            resource_params,
+            facts: fact_uses,
+            tables: table_uses,
+            doors: doors.into_iter().map(Arc::new).collect(),
+            method: raw.method.map(Spanned::into_inner),
+            one_of: raw.one_of.into_iter().map(Spanned::into_inner).collect(),
+            own: raw
+                .own
+                .into_iter()
+                .map(|(param, by)| {
+                    let own = match by.into_inner() {
+                        raw::Identity::Id => Own::Id,
+                        raw::Identity::Name => Own::Name,
+                    };
+                    (param, own)
+                })
+                .collect(),
+            params,
+            words: self.words(raw.refusals),
+            messages: messages.with(raw.any_of),
+        }
+    }
+
+    fn param(&mut self, name: &str, spanned: &Spanned<raw::Param>, doors: &[Pattern]) -> Param {
+        let raw = spanned.get_ref();
+        let in_path = doors.iter().all(|door| door.names().any(|segment| segment == name));
+        let place = match raw.place {
+            raw::ParamPlace::Path => ParamPlace::Path { encoded: raw.encoded },
+            raw::ParamPlace::Query => ParamPlace::Query,
+        };
+        match raw.place {
+            raw::ParamPlace::Path if !in_path => self.fault(spanned, format!("`{name}` is in no path of the action")),
+            raw::ParamPlace::Path if !raw.required => self.fault(spanned, format!("`{name}` is in the path, so it is required")),
+            raw::ParamPlace::Query if raw.encoded => self.fault(spanned, "`encoded` is for path parameters"),
+            _ => {}
+        }
+        if raw.kind == raw::ParamType::Enum && raw.values.is_empty() {
+            self.fault(spanned, format!("the enum `{name}` lists no values"));
+        }
+        if raw.minimum.is_some_and(|min| raw.maximum.is_some_and(|max| min > max)) {
+            self.fault(spanned, format!("no number is within the bounds of `{name}`"));
+        }
+        let refusal = raw.refusal.as_ref().and_then(|body| self.parsed(body));
+        Param { name: name.to_owned(), place, form: form(raw), required: raw.required, empty: empty(raw.empty), refusal }
+    }
+
+    /// Two declarations that match one path: the reader could not tell which is meant.
+    fn overlaps(&mut self, actions: &[Arc<Action>], routes: &[Route]) {
+        let all: Vec<(&str, &Pattern)> = actions
+            .iter()
+            .flat_map(|action| action.doors.iter().map(|door| (action.id.as_str(), door.as_ref())))
+            .chain(routes.iter().flat_map(|route| route.doors.iter().map(|door| ("[[route]]", door))))
+            .collect();
+        for (index, (name, pattern)) in all.iter().enumerate() {
+            for (other_name, other) in all.iter().skip(index + 1) {
+                if pattern == other || (pattern.overlaps(other) && *name != "[[route]]" && *other_name != "[[route]]") {
+                    self.whole(format!("`{pattern}` ({name}) and `{other}` ({other_name}) match one path"));
+                }
+            }
+        }
+    }
+
+    /// The digest of what decides how facts are looked up: `caller`, `table`, `fact`.
+    fn lookup_digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        if let Ok(toml::Value::Table(table)) = toml::from_str::<toml::Value>(self.text) {
+            for key in ["provider", "caller", "table", "fact"] {
+                let part = table.get(key).map(ToString::to_string).unwrap_or_default();
+                hash.update(part.len().to_be_bytes());
+                hash.update(part);
+            }
+        }
+        hash.finalize().into()
+    }
+}
+
+fn output_of(name: &str, raw: raw::Output, source: &Source) -> Result<Output, String> {
+    let origin = match (raw.at.as_deref(), raw.present, raw.contains.as_deref()) {
+        (Some(at), Some(true), None) => Origin::Present(at.parse().map_err(|error| format!("`{at}`: {error}"))?),
+        (Some(at), None, None) => Origin::At(at.parse::<PointerTemplate>().map_err(|error| format!("`{at}`: {error}"))?),
+        (None, None, Some(wanted)) if matches!(source, Source::Caller(_)) => {
+            Origin::Contains(wanted.parse().map_err(|error| format!("`{wanted}`: {error}"))?)
+        }
+        (None, None, Some(_)) => return Err("`contains` reads a list of the caller: the step needs `from`".to_owned()),
+        _ => return Err("an output has `at`, or `at` with `present = true`, or `contains`".to_owned()),
+    };
+    let levels = raw.levels.map(|levels| {
+        let mut levels: Vec<(String, i64)> = levels.into_iter().collect();
+        levels.sort_by_key(|(_, least)| std::cmp::Reverse(*least));
+        levels
+    });
+    let stated = raw.kind.map(|kind| match kind {
+        raw::OutputKind::Boolean => Kind::Boolean,
+        raw::OutputKind::Integer => Kind::Integer,
+        raw::OutputKind::Text => Kind::Text,
+        raw::OutputKind::Set => Kind::Set,
+    });
+    let kind = match (&origin, stated, &raw.default, &levels) {
+        (Origin::Present(_) | Origin::Contains(_), _, _, _) => Kind::Boolean,
+        (Origin::At(_), _, _, Some(_)) => Kind::Set,
+        (Origin::At(_), Some(kind), _, None) => kind,
+        (Origin::At(_), None, Some(default), None) => default.kind(),
+        (Origin::At(_), None, None, None) => return Err("its kind is not known: state `kind` or a `default`".to_owned()),
+    };
+    let fits = |default: &Value| default.kind() == kind || (levels.is_some() && default.kind() == Kind::Integer);
+    if raw.default.as_ref().is_some_and(|default| !fits(default)) {
+        return Err(format!("its default is no {kind:?}").to_lowercase());
+    }
+    Ok(Output { name: name.to_owned(), kind, origin, default: raw.default, levels })
+}

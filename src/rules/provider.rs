@@ -1,0 +1,261 @@
+//! A checked provider: what is guarded, how callers are known, which actions there are, and in which words a refusal is told.
+
+use std::sync::Arc;
+
+use super::param::{Empty, Form, Param, Place};
+pub use super::raw::{HostHeader, Then};
+use super::refusal::{Messages, Template, Words, status};
+use super::router::Pattern;
+use crate::identity::Plan;
+use crate::model::{Fault, Kind, Reason};
+use crate::policy::{ActionShape, Domain, Field};
+
+/// A kind of upstream.
+#[derive(Debug)]
+pub struct Provider {
+    /// Its name: `rocketchat`, `docusign-rooms`.
+    pub name: String,
+    /// The namespace of its policies: `RocketChat`.
+    pub namespace: String,
+    /// One line for people.
+    pub summary: String,
+    /// The spaces in which a target must be canonical, each an absolute path.
+    pub guarded: Vec<String>,
+    /// Which `Host` the upstream is sent.
+    pub host: HostHeader,
+    /// Every permission the upstream knows.
+    pub permissions: Vec<String>,
+    /// Every role the upstream knows, an operator's own included.
+    pub roles: Vec<String>,
+    /// Fields of a guarded request that are sent on beside the harmless ones.
+    pub forward_headers: Vec<String>,
+    /// Fields of every refusal.
+    pub refusal_headers: Vec<(String, String)>,
+    /// Fields of a 401.
+    pub unauthorized_headers: Vec<(String, String)>,
+    /// The words of its refusals.
+    pub words: Words,
+    /// The words of its validator.
+    pub messages: Messages,
+    /// The headers that prove a caller, as alternatives, in the order the server tries them.
+    pub credentials: Vec<Vec<String>>,
+    /// The lengths at which letters and digits have the form of an id.
+    pub id_lengths: Vec<usize>,
+    /// Paths whose 401 says nothing about the credential.
+    pub keep_on_401: Vec<String>,
+    /// How callers, tables and facts are looked up.
+    pub plan: Arc<Plan>,
+    /// The actions.
+    pub actions: Vec<Arc<Action>>,
+    /// Known routes that are not judged.
+    pub routes: Vec<Route>,
+}
+
+/// One thing a caller may want to do.
+#[derive(Debug)]
+pub struct Action {
+    /// Its name in policies, records and metrics: `rooms.roles`.
+    pub id: String,
+    /// One line for people.
+    pub summary: String,
+    /// The type of what it is about: `Room`.
+    pub resource: String,
+    /// The parameter that names the resource: the first of these that was given.
+    pub resource_params: Vec<String>,
+    /// The facts it may need, with the parameter for each input.
+    pub facts: Vec<FactUse>,
+    /// The table values it may need.
+    pub tables: Vec<TableUse>,
+    /// Its routes.
+    pub doors: Vec<Arc<Pattern>>,
+    /// Its name as an RPC method.
+    pub method: Option<String>,
+    /// Of these parameters exactly one is given.
+    pub one_of: Vec<String>,
+    /// Parameters that may name the caller: by id, or by name.
+    pub own: Vec<(String, Own)>,
+    /// Its parameters by name, which is also the order in which they are sent on.
+    pub params: Vec<Param>,
+    /// Words of its own.
+    pub words: Words,
+    /// How its validator tells a fault.
+    pub messages: Messages,
+}
+
+/// By what a parameter names the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// By id.
+    Id,
+    /// By login name.
+    Name,
+}
+
+/// A fact an action may need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactUse {
+    /// The fact.
+    pub name: String,
+    /// Input of the fact, and the parameter that fills it.
+    pub inputs: Vec<(String, String)>,
+}
+
+/// A value of a table an action may need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableUse {
+    /// The table.
+    pub table: String,
+    /// The parameter whose value is the key.
+    pub key: String,
+    /// The attribute of `context.table` it becomes.
+    pub attribute: String,
+}
+
+/// A known route that is not judged.
+#[derive(Debug)]
+pub struct Route {
+    /// Its routes.
+    pub doors: Vec<Pattern>,
+    /// What it reveals, in plain words.
+    pub reveals: String,
+    /// What becomes of it.
+    pub then: Then,
+    /// Whether its named segments may be percent-encoded.
+    pub encoded: bool,
+}
+
+impl Action {
+    /// The parameter named `name`.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&Param> {
+        self.params.iter().find(|param| param.name == name)
+    }
+
+    /// Whether the path parameter `name` may be percent-encoded.
+    #[must_use]
+    pub fn encoded(&self, name: &str) -> bool {
+        self.param(name).is_some_and(|param| param.place == Place::Path { encoded: true })
+    }
+}
+
+impl Provider {
+    /// What the decision point needs to know; `networks` are the operator's names.
+    #[must_use]
+    pub fn domain(&self, networks: &[String]) -> Domain {
+        let fact_fields = |name: &str| -> Vec<Field> {
+            let fact = self.plan.facts.iter().find(|fact| fact.name == name);
+            let outputs = fact.iter().flat_map(|fact| &fact.steps).flat_map(|step| &step.outputs);
+            let mut fields: Vec<Field> = Vec::new();
+            for output in outputs {
+                if fields.iter().all(|field| field.name != output.name) {
+                    fields.push(Field { name: output.name.clone(), kind: output.kind, required: true });
+                }
+            }
+            fields
+        };
+        let shape = |action: &Action| ActionShape {
+            name: action.id.clone(),
+            resource: action.resource.clone(),
+            params: action
+                .params
+                .iter()
+                .map(|param| Field { name: param.name.clone(), kind: param.kind(), required: param.required })
+                .collect(),
+            has_self: !action.own.is_empty(),
+            facts: action.facts.iter().map(|fact| (fact.name.clone(), fact_fields(&fact.name))).collect(),
+            table: action
+                .tables
+                .iter()
+                .map(|table| Field { name: table.attribute.clone(), kind: Kind::Text, required: true })
+                .collect(),
+        };
+        Domain {
+            namespace: self.namespace.clone(),
+            permissions: self.permissions.clone(),
+            roles: self.roles.clone(),
+            actions: self.actions.iter().map(|action| shape(action)).collect(),
+            networks: networks.to_vec(),
+        }
+    }
+
+    /// The words for `reason`, an action's own before the provider's.
+    #[must_use]
+    pub fn words_for<'w>(&'w self, action: Option<&'w Action>, reason: Reason) -> Option<&'w Template> {
+        action.and_then(|action| action.words.for_reason(reason)).or_else(|| self.words.for_reason(reason))
+    }
+
+    /// How many methods of known routes pass unjudged.
+    #[must_use]
+    pub fn open_routes(&self) -> usize {
+        self.routes.iter().filter(|route| route.then == Then::Forward).map(|route| route.doors.len()).sum()
+    }
+}
+
+/// Reads and checks the text of one `provider.toml`.
+///
+/// # Errors
+/// Every fault, with its place.
+pub fn read(file: &str, text: &str) -> Result<Provider, crate::model::Faults> {
+    let raw: super::raw::ProviderFile =
+        toml::from_str(text).map_err(|error| crate::model::Faults::from(toml_fault(file, text, &error)))?;
+    super::check::Check::new(file, text).provider(raw)
+}
+
+/// A parser's error as a fault with a place.
+pub(crate) fn toml_fault(file: &str, text: &str, error: &toml::de::Error) -> Fault {
+    let place = match error.span() {
+        Some(span) => crate::model::Place::at(file, text, span.start),
+        None => crate::model::Place::file(file),
+    };
+    let message = error.message().replace('\n', "; ");
+    let fault = Fault::new(place, message.clone());
+    match suggestion(&message) {
+        Some(known) => fault.hint(format!("did you mean `{known}`?")),
+        None => fault,
+    }
+}
+
+/// Of serde's "unknown field `x`, expected one of `a`, `b`", the expected name nearest to the typed one.
+fn suggestion(message: &str) -> Option<String> {
+    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+        return None;
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let typed = quoted.next()?;
+    nearest(typed, quoted)
+}
+
+/// The one of `known` that `typed` was probably meant to be.
+pub(crate) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+    known
+        .map(|known| (strsim::damerau_levenshtein(typed, known), known))
+        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known.to_owned())
+}
+
+/// The reasons whose words a provider file must give: every one that a client can meet.
+pub(super) fn reasons_with_words() -> impl Iterator<Item = Reason> {
+    Reason::ALL.iter().copied().filter(|reason| status(*reason) >= 400)
+}
+
+pub(super) fn form(raw: &super::raw::Param) -> Form {
+    use super::raw::ParamType;
+    match raw.kind {
+        ParamType::Id => Form::Id,
+        ParamType::String => Form::Text { min: raw.min_length.unwrap_or(0), max: raw.max_length.unwrap_or(2048) },
+        ParamType::Integer => Form::Integer { min: raw.minimum.unwrap_or(i64::MIN), max: raw.maximum.unwrap_or(i64::MAX) },
+        ParamType::Boolean => Form::Boolean,
+        ParamType::Enum => Form::Enum { values: raw.values.clone(), any_case: raw.any_case },
+        ParamType::JsonObject => Form::JsonObject,
+        ParamType::Sort => Form::Sort,
+    }
+}
+
+pub(super) fn empty(raw: super::raw::Empty) -> Empty {
+    match raw {
+        super::raw::Empty::Value => Empty::Value,
+        super::raw::Empty::Missing => Empty::Missing,
+        super::raw::Empty::Absent => Empty::Absent,
+    }
+}

@@ -1,0 +1,200 @@
+//! Which action or route a canonical path belongs to.
+
+use std::sync::Arc;
+
+use super::provider::{Action, Route, Then};
+use super::target;
+
+/// A declared `METHOD /path/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// The method.
+    pub method: String,
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Named(String),
+}
+
+/// Where a canonical path leads.
+#[derive(Debug)]
+pub enum Found<'r> {
+    /// To an action: the values of its path segments, as received.
+    Action {
+        /// The action.
+        action: &'r Arc<Action>,
+        /// The pattern that matched.
+        pattern: &'r Arc<Pattern>,
+        /// Name and raw text of each named segment.
+        segments: Vec<(&'r str, String)>,
+    },
+    /// To an action's path with a method that nobody declares there; the declared ones are named.
+    OtherMethod(Vec<&'r str>),
+    /// To a known route that is not judged.
+    Route(&'r Route),
+    /// To a path that only looks like a guarded one.
+    Variant,
+    /// To an encoding that no route declares.
+    Undeclared,
+    /// To nothing that the provider file names.
+    Unlisted,
+}
+
+impl std::str::FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (method, path) = text.split_once(' ').ok_or("a route is written as `METHOD /path`")?;
+        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            return Err(format!("`{method}` is no method"));
+        }
+        let rest = path.strip_prefix('/').ok_or("a path begins with a slash")?;
+        let segments = rest
+            .split('/')
+            .map(|segment| match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
+                Some(name) if !name.is_empty() => Ok(Segment::Named(name.to_owned())),
+                _ if segment.is_empty() || segment.contains(['{', '}', '?', '%', '*', ' ']) => {
+                    Err(format!("`{segment}` is no path segment"))
+                }
+                _ => Ok(Segment::Literal(segment.to_owned())),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { method: method.to_owned(), segments })
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ", self.method)?;
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Named(name) => write!(f, "/{{{name}}}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pattern {
+    /// The names of its segments.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Named(name) => Some(name.as_str()),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    /// The path with each named segment replaced by what `value` gives for it.
+    pub fn path(&self, mut value: impl FnMut(&str) -> String) -> String {
+        let mut path = String::new();
+        for segment in &self.segments {
+            path.push('/');
+            match segment {
+                Segment::Literal(text) => path.push_str(text),
+                Segment::Named(name) => path.push_str(&value(name)),
+            }
+        }
+        path
+    }
+
+    /// Whether some path matches both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.method == other.method
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+                (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                (Segment::Named(_), _) | (_, Segment::Named(_)) => true,
+            })
+    }
+
+    /// How many of its segments are literal: of two patterns that match, the one with more is meant.
+    fn literals(&self) -> usize {
+        self.segments.iter().filter(|segment| matches!(segment, Segment::Literal(_))).count()
+    }
+
+    fn matches(&self, path: &str) -> Option<Vec<(&str, String)>> {
+        let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        if parts.len() != self.segments.len() {
+            return None;
+        }
+        let mut named = Vec::new();
+        for (segment, part) in self.segments.iter().zip(parts) {
+            match segment {
+                Segment::Literal(text) if text == part => {}
+                Segment::Literal(_) => return None,
+                Segment::Named(_) if part.is_empty() => return None,
+                Segment::Named(name) => named.push((name.as_str(), part.to_owned())),
+            }
+        }
+        Some(named)
+    }
+
+    /// Whether `path` differs from this pattern only in the case of literals, a trailing slash, or something hung on to
+    /// the last segment: an attempt on the guarded path by somebody who knows a more forgiving server.
+    fn nearly(&self, path: &str) -> bool {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let last = parts.len().wrapping_sub(1);
+        parts.len() == self.segments.len()
+            && self.segments.iter().zip(&parts).enumerate().all(|(index, (segment, part))| match segment {
+                Segment::Named(_) => true,
+                Segment::Literal(text) => {
+                    let part = part.to_ascii_lowercase();
+                    let text = text.to_ascii_lowercase();
+                    let continued = || part.strip_prefix(&text).is_some_and(|rest| rest.starts_with(['.', ';', '%']));
+                    part == text || (index == last && continued())
+                }
+            })
+    }
+}
+
+/// Finds where `path` leads with `method`. HEAD is judged like GET.
+#[must_use]
+pub fn find<'r>(actions: &'r [Arc<Action>], routes: &'r [Route], method: &str, path: &str) -> Found<'r> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let action = actions
+        .iter()
+        .flat_map(|action| action.doors.iter().map(move |pattern| (action, pattern)))
+        .filter(|(_, pattern)| pattern.method == method)
+        .filter_map(|(action, pattern)| Some((action, pattern, pattern.matches(path)?)))
+        .max_by_key(|(_, pattern, _)| pattern.literals());
+    if let Some((action, pattern, segments)) = action {
+        let encoded = |(name, raw): &(&str, String)| target::needs_declaration(raw) && !action.encoded(name);
+        if segments.iter().any(encoded) {
+            return Found::Undeclared;
+        }
+        return Found::Action { action, pattern, segments };
+    }
+    let route = routes
+        .iter()
+        .flat_map(|route| route.doors.iter().map(move |pattern| (route, pattern)))
+        .filter(|(_, pattern)| pattern.method == method)
+        .filter_map(|(route, pattern)| pattern.matches(path).map(|segments| (route, pattern, segments)))
+        .max_by_key(|(_, pattern, _)| pattern.literals());
+    if let Some((route, _, segments)) = route {
+        if !route.encoded && segments.iter().any(|(_, raw)| target::needs_declaration(raw)) {
+            return Found::Undeclared;
+        }
+        return Found::Route(route);
+    }
+    if target::needs_declaration(path) {
+        return Found::Undeclared;
+    }
+    let on_path: Vec<&str> = actions
+        .iter()
+        .flat_map(|action| &action.doors)
+        .filter(|pattern| pattern.matches(path).is_some())
+        .map(|pattern| pattern.method.as_str())
+        .collect();
+    if !on_path.is_empty() {
+        return Found::OtherMethod(on_path);
+    }
+    let closed = routes.iter().filter(|route| route.then == Then::Deny).flat_map(|route| &route.doors);
+    let mut watched = actions.iter().flat_map(|action| action.doors.iter().map(AsRef::as_ref)).chain(closed);
+    if watched.any(|pattern| pattern.nearly(path)) { Found::Variant } else { Found::Unlisted }
+}

@@ -1,0 +1,363 @@
+//! The one reading of a request target: routing and forwarding both use it, and a target with a second reading has none.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+
+/// The longest target inside a guarded space, in bytes.
+pub const LONGEST_TARGET: usize = 8 * 1024;
+/// The most `name=value` pairs of a query that is read.
+const MOST_PAIRS: usize = 100;
+/// How often a lenient reading decodes: a server behind a server may decode again.
+const DECODINGS: usize = 3;
+
+/// What stays as it is when a segment or a value is written: the unreserved characters of RFC 3986 §2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// How a target reads, given the guarded spaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading<'a> {
+    /// No reading of it leads into a guarded space.
+    Outside,
+    /// Its one reading leads into a guarded space.
+    Inside(Canonical<'a>),
+    /// It could be read as one inside a guarded space, but not in one way only; what is wrong is told.
+    Ambiguous(&'static str),
+}
+
+/// A target inside a guarded space: an absolute path whose segments have one reading each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canonical<'a> {
+    /// The path as received, which is its canonical form.
+    pub path: &'a str,
+    /// What stands behind the first `?`, unread.
+    pub query: Option<&'a [u8]>,
+}
+
+/// Reads `target` against the `guarded` spaces (`/api`), for a request addressed to `host`.
+#[must_use]
+pub fn read<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String]) -> Reading<'a> {
+    let (origin, absolute) = origin_form(target);
+    if !leads_inside(origin, guarded) {
+        return Reading::Outside;
+    }
+    if let Some(authority) = absolute
+        && !host.is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority))
+    {
+        return Reading::Ambiguous("the target names another authority");
+    }
+    if absolute.is_some() {
+        return Reading::Ambiguous("the target is in absolute form");
+    }
+    if target.len() > LONGEST_TARGET {
+        return Reading::Ambiguous("the target is longer than 8 KiB");
+    }
+    let split = origin.iter().position(|byte| *byte == b'?');
+    let (path, query) = match split {
+        Some(at) => (origin.get(..at).unwrap_or_default(), origin.get(at + 1..)),
+        None => (origin, None),
+    };
+    if query.is_some_and(|query| query.iter().any(|byte| *byte == b'#' || byte.is_ascii_control() || *byte == b' ')) {
+        return Reading::Ambiguous("the query holds a fragment, a space or a control character");
+    }
+    match canonical_path(path) {
+        Err(why) => Reading::Ambiguous(why),
+        Ok(path) if guarded.iter().any(|space| within(path, space)) => Reading::Inside(Canonical { path, query }),
+        Ok(_) => Reading::Ambiguous("the path leads into a guarded space only by another case of its letters"),
+    }
+}
+
+/// The path and query of a target, and the authority if it is in absolute form (RFC 9112 §3.2.2).
+fn origin_form(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let Some(colon) = target.windows(3).position(|three| three == b"://") else { return (target, None) };
+    let scheme = target.get(..colon).unwrap_or_default();
+    if scheme.is_empty() || !scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) {
+        return (target, None);
+    }
+    let rest = target.get(colon + 3..).unwrap_or_default();
+    let end = rest.iter().position(|byte| b"/\\?#".contains(byte)).unwrap_or(rest.len());
+    (rest.get(end..).unwrap_or_default(), Some(rest.get(..end).unwrap_or_default()))
+}
+
+/// Whether any server that decodes, merges slashes, resolves dots, drops path parameters or ignores case would be led
+/// from `origin` into a guarded space. Wide on purpose: a false yes costs an odd target, a false no costs the gate.
+fn leads_inside(origin: &[u8], guarded: &[String]) -> bool {
+    let cut = |bytes: &[u8], at: &[u8]| -> Vec<u8> { bytes.iter().copied().take_while(|byte| !at.contains(byte)).collect() };
+    let mut decoded = origin.to_vec();
+    for _ in 0..=DECODINGS {
+        for path in [cut(&decoded, b"?#"), cut(&decoded, b"?"), decoded.clone()] {
+            for dots in [true, false] {
+                for parameters in [true, false] {
+                    let path = lenient(&path, dots, parameters);
+                    if guarded.iter().any(|space| within(&path, &space.to_ascii_lowercase())) {
+                        return true;
+                    }
+                }
+            }
+        }
+        let again: Vec<u8> = percent_decode(&decoded).collect();
+        if again == decoded {
+            break;
+        }
+        decoded = again;
+    }
+    false
+}
+
+/// `path` as the most forgiving server reads it.
+fn lenient(path: &[u8], resolve_dots: bool, drop_parameters: bool) -> String {
+    let mut segments: Vec<Vec<u8>> = Vec::new();
+    for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
+        let mut segment: Vec<u8> = segment
+            .iter()
+            .copied()
+            .filter(|byte| !byte.is_ascii_control() && *byte != b' ')
+            .map(|byte| byte.to_ascii_lowercase())
+            .collect();
+        if drop_parameters && let Some(at) = segment.iter().position(|byte| *byte == b';') {
+            segment.truncate(at);
+        }
+        match segment.as_slice() {
+            b"" => {}
+            b"." if resolve_dots => {}
+            b".." if resolve_dots => {
+                segments.pop();
+            }
+            _ => segments.push(segment),
+        }
+    }
+    let mut text = String::new();
+    for segment in segments {
+        text.push('/');
+        text.push_str(&String::from_utf8_lossy(&segment));
+    }
+    text
+}
+
+/// Whether `path` is `space` or lies below it.
+fn within(path: &str, space: &str) -> bool {
+    path.strip_prefix(space).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The path itself, if it has one reading.
+fn canonical_path(path: &[u8]) -> Result<&str, &'static str> {
+    let text = std::str::from_utf8(path).map_err(|_| "the path is not ASCII")?;
+    if !text.starts_with('/') {
+        return Err("the path does not begin with a slash");
+    }
+    let mut bytes = path.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => {
+                let (Some(high), Some(low)) = (bytes.next().and_then(hex), bytes.next().and_then(hex)) else {
+                    return Err("the path holds a broken percent sequence");
+                };
+                if let Some(why) = hidden(high * 16 + low) {
+                    return Err(why);
+                }
+            }
+            b'\\' => return Err("the path holds a backslash"),
+            b'#' => return Err("the path holds a fragment"),
+            b';' => return Err("the path holds a path parameter"),
+            0..=b' ' | 0x7f => return Err("the path holds a space or a control character"),
+            b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                return Err("the path holds a character that must be encoded");
+            }
+            0x80.. => return Err("the path is not ASCII"),
+            _ => {}
+        }
+    }
+    for segment in text.split('/').skip(1) {
+        match segment {
+            "." | ".." => return Err("the path holds a dot segment"),
+            _ => {}
+        }
+    }
+    if text.contains("//") { Err("the path holds an empty segment") } else { Ok(text) }
+}
+
+/// What an encoded `byte` hides, unless a route declares its segments encoded.
+fn hidden(byte: u8) -> Option<&'static str> {
+    match byte {
+        // Legal only where a route says `encoded`; `segment` below reads those.
+        b'/' | b'\\' | b'%' | b'?' | b'#' | b';' => None,
+        0..=0x1f | 0x7f => Some("the path holds an encoded control character"),
+        b'-' | b'.' | b'_' | b'~' => Some("the path encodes a character that needs no encoding"),
+        byte if byte.is_ascii_alphanumeric() => Some("the path encodes a character that needs no encoding"),
+        _ => None,
+    }
+}
+
+/// Whether `segment` holds an encoding that only a declared encoded segment may hold.
+#[must_use]
+pub fn needs_declaration(segment: &str) -> bool {
+    let lower = segment.to_ascii_lowercase();
+    ["%2f", "%5c", "%25", "%3f", "%23", "%3b"].iter().any(|hidden| lower.contains(hidden))
+}
+
+/// The text of an encoded path segment, decoded once.
+#[must_use]
+pub fn segment(raw: &str) -> Option<String> {
+    let decoded = percent_decode(raw.as_bytes()).decode_utf8().ok()?.into_owned();
+    let dots = matches!(decoded.as_str(), "." | "..");
+    (!dots && !decoded.is_empty() && !decoded.chars().any(char::is_control)).then_some(decoded)
+}
+
+/// `text` as a path segment or a query value: every reserved character encoded, in one spelling.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// What is wrong with a query as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryFault {
+    /// A second `?`: one server cuts there, another does not.
+    SecondMark,
+    /// More pairs than are read.
+    TooMany,
+    /// A name or value with a broken percent sequence, or not UTF-8; the name as far as it can be read.
+    Broken(String),
+}
+
+/// The decoded pairs of `query`, in order. `+` is a space, as every form decoder of the upstreams reads it.
+///
+/// # Errors
+/// The first fault of the query as a whole.
+pub fn pairs(query: &[u8]) -> Result<Vec<(String, String)>, QueryFault> {
+    if query.contains(&b'?') {
+        return Err(QueryFault::SecondMark);
+    }
+    let mut pairs = Vec::new();
+    for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        if pairs.len() == MOST_PAIRS {
+            return Err(QueryFault::TooMany);
+        }
+        let at = pair.iter().position(|byte| *byte == b'=');
+        let name = pair.get(..at.unwrap_or(pair.len())).unwrap_or_default();
+        let value = at.and_then(|at| pair.get(at + 1..)).unwrap_or_default();
+        let readable = || String::from_utf8_lossy(name).chars().take(64).collect::<String>();
+        let (Some(name), Some(value)) = (decoded(name), decoded(value)) else { return Err(QueryFault::Broken(readable())) };
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
+/// Form-decodes `text`; nothing when a percent sequence is broken or the result is not UTF-8.
+fn decoded(text: &[u8]) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.iter().copied();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => rest.next().and_then(hex)? * 16 + rest.next().and_then(hex)?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn guarded() -> Vec<String> {
+        vec!["/api".into(), "/restapi/v2/accounts".into()]
+    }
+
+    fn reading(target: &str) -> Reading<'_> {
+        read(target.as_bytes(), Some("chat.example.org"), &guarded())
+    }
+
+    #[test]
+    fn a_plain_target_inside_is_read_as_it_stands() {
+        assert_eq!(
+            reading("/api/v1/rooms.roles?rid=a"),
+            Reading::Inside(Canonical { path: "/api/v1/rooms.roles", query: Some(b"rid=a") })
+        );
+        assert!(matches!(reading("/api"), Reading::Inside(_)));
+        assert!(matches!(reading("/restapi/v2/accounts/a/rooms/1/users"), Reading::Inside(_)));
+        assert!(matches!(reading("/api/v1/method.call/rooms%3Aget"), Reading::Inside(_)));
+    }
+
+    #[test]
+    fn what_no_server_reads_as_guarded_is_outside() {
+        for target in ["/", "/apix", "/avatar/a%2fb", "/file-upload/x/a%20b;c", "*", "/websocket", "/?next=/api", "/home#/api"] {
+            assert_eq!(reading(target), Reading::Outside, "{target}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_that_some_server_reads_as_guarded_is_ambiguous() {
+        for target in [
+            "/api/v1/users%2einfo",
+            "/api/v1/%75sers.info",
+            "/api/%76%31/users.info",
+            "/api/v1/./users.info",
+            "/api/v1/x/../users.info",
+            "/api/v1/%2e%2e/v1/users.info",
+            "/api/v1/.%2e/v1/users.info",
+            "/api/v1\\users.info",
+            "/api\\v1\\users.info",
+            "/api/v1/users.info#frag?userId=a",
+            "/api/v1/users.info?a=b#c",
+            "http://evil/api/v1/users.info",
+            "http://chat.example.org/api/v1/users.info",
+            "//api/v1/users.info",
+            "/%61pi/v1/users.info",
+            "/%2561pi/v1/users.info",
+            "/x/../api/v1/users.info",
+            "/x/..%2fapi/v1/users.info",
+            "/./api/v1/users.info",
+            "/API/v1/users.info",
+            "/api;x=1/v1/users.info",
+            "/api/v1//users.info",
+            "/api/v1/users.info%00",
+            "/api/v1/users.info%",
+            "/api/v1/users.info%2",
+            "/api/v1/%0a",
+            "/api/v1/users info",
+            "api/v1/users.info",
+        ] {
+            assert!(matches!(reading(target), Reading::Ambiguous(_)), "{target}: {:?}", reading(target));
+        }
+        assert!(matches!(reading(&format!("/api/{}", "a".repeat(LONGEST_TARGET))), Reading::Ambiguous(_)));
+    }
+
+    #[test]
+    fn a_query_is_read_strictly() {
+        assert_eq!(pairs(b"a=1&b=x+y%2B&&c").unwrap(), [("a", "1"), ("b", "x y+"), ("c", "")].map(|(n, v)| (n.into(), v.into())));
+        assert_eq!(pairs(b"rid=secret?&rid=public"), Err(QueryFault::SecondMark));
+        assert_eq!(pairs(b"rid=%zz"), Err(QueryFault::Broken("rid".into())));
+        assert_eq!(pairs(b"rid=%ff"), Err(QueryFault::Broken("rid".into())));
+        assert_eq!(pairs(&b"a&".repeat(101)), Err(QueryFault::TooMany));
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_panics_and_a_canonical_one_is_sent_as_it_was_judged(target in prop::collection::vec(any::<u8>(), 0..60)) {
+            if let Reading::Inside(canonical) = read(&target, None, &guarded()) {
+                prop_assert!(target.starts_with(canonical.path.as_bytes()));
+            }
+        }
+
+        #[test]
+        fn canonicalisation_is_idempotent(tail in "[/a-zA-Z.%;\\\\#?0-9]{0,20}") {
+            let target = format!("/api{tail}");
+            if let Reading::Inside(canonical) = reading(&target) {
+                let again = read(canonical.path.as_bytes(), None, &guarded());
+                prop_assert_eq!(again, Reading::Inside(Canonical { path: canonical.path, query: None }));
+            }
+        }
+
+        #[test]
+        fn an_encoded_value_is_read_back(text in "\\PC{0,30}") {
+            let query = format!("a={}", encode(&text));
+            prop_assert_eq!(pairs(query.as_bytes()).unwrap(), vec![("a".to_owned(), text)]);
+        }
+    }
+}
