@@ -5,6 +5,7 @@ pub mod config;
 pub mod identity;
 pub mod metrics;
 pub mod model;
+pub mod pipeline;
 pub mod policy;
 pub mod rules;
 

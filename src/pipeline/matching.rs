@@ -1,0 +1,168 @@
+//! The first stop: which action a request is for, if it has one reading, and which credential it brings.
+
+use std::sync::Arc;
+
+use super::trail::Trail;
+use super::verdict::Denial;
+use super::{Open, Site};
+use crate::model::{Body, Credential, Door, RawRequest, Reason, Secret};
+use crate::rules::router::{self, Found, Pattern};
+use crate::rules::target::{self, Reading};
+use crate::rules::{Action, Then};
+
+/// Header fields by which some server routes to another target than the one in the request line.
+const REROUTING: &[&str] = &["x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override"];
+
+/// A request for an action, with a credential nobody has checked yet. Made here only.
+#[derive(Debug)]
+pub struct MatchedRequest {
+    pub(super) trail: Trail,
+    pub(super) action: Arc<Action>,
+    pub(super) door: Arc<Pattern>,
+    pub(super) method: String,
+    pub(super) segments: Vec<(String, String)>,
+    pub(super) query: Option<Vec<u8>>,
+    pub(super) credential: Credential,
+}
+
+/// What a request is, before anything is known of its caller.
+#[derive(Debug)]
+pub(super) enum Matched {
+    /// Nothing that is judged.
+    Open(Open),
+    /// A request for an action.
+    Guarded(Box<MatchedRequest>),
+}
+
+pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: Trail) -> Result<Matched, Box<Denial>> {
+    let provider = &site.rules.provider;
+    let canonical = match target::read(raw.target, raw.host, &site.guarded) {
+        Reading::Outside => return Ok(Matched::Open(Open::Outside)),
+        Reading::Ambiguous(why) => return Err(trail.deny(Reason::TargetAmbiguous, why)),
+        Reading::Inside(canonical) => canonical,
+    };
+    if let Some(why) = ambiguous_header(raw, site) {
+        return Err(trail.deny(Reason::HeaderAmbiguous, why));
+    }
+    let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
+    match router::find(&provider.actions, &provider.routes, raw.method, path) {
+        Found::Variant => Err(trail.deny(Reason::TargetAmbiguous, "the path is a guarded one in another spelling")),
+        Found::Undeclared => Err(trail.deny(Reason::TargetAmbiguous, "the path holds an encoding that no route declares")),
+        Found::OtherMethod(_) if is_preflight(raw) => Ok(Matched::Open(Open::Preflight)),
+        Found::OtherMethod(methods) => {
+            let mut denial = trail.deny(Reason::MethodNotDeclared, format!("`{}` is not declared on this path", raw.method));
+            denial.allow(&methods);
+            Err(denial)
+        }
+        Found::Route(route) => match route.then {
+            Then::Forward => Ok(Matched::Open(Open::Route)),
+            Then::Deny => Err(trail.deny(Reason::RouteUnlisted, "the provider file closes this route")),
+        },
+        Found::Unlisted => match site.upstream.unlisted {
+            Then::Forward => Ok(Matched::Open(Open::Unlisted)),
+            Then::Deny => Err(trail.deny(Reason::RouteUnlisted, "no action or route declares this path")),
+        },
+        Found::Action { action, pattern, segments } => {
+            let mut trail = trail;
+            trail.found(raw, action, Door::Rest);
+            if raw.body != Body::Absent {
+                return Err(trail.deny(Reason::BodyTooLarge, "the action takes no body"));
+            }
+            let credential = match credential(raw, &provider.credentials) {
+                Ok(Some(credential)) => credential,
+                Ok(None) => return Err(trail.deny(Reason::CredentialMissing, "no complete credential was sent")),
+                Err(why) => return Err(trail.deny(Reason::CredentialAmbiguous, why)),
+            };
+            Ok(Matched::Guarded(Box::new(MatchedRequest {
+                trail,
+                action: Arc::clone(action),
+                door: Arc::clone(pattern),
+                method: raw.method.to_owned(),
+                segments: segments.into_iter().map(|(name, raw)| (name.to_owned(), raw)).collect(),
+                query: canonical.query.map(<[u8]>::to_vec),
+                credential,
+            })))
+        }
+    }
+}
+
+/// A CORS preflight asks what a later request may do; it carries no credential and reveals nothing (Fetch §4.8).
+fn is_preflight(raw: &RawRequest<'_>) -> bool {
+    raw.method == "OPTIONS"
+        && raw.has_header("origin")
+        && raw.has_header("access-control-request-method")
+        && raw.body == Body::Absent
+}
+
+/// A header that two servers would read differently: another spelling of a credential's name, one that routes elsewhere,
+/// or a credential that the next hop is told to remove.
+fn ambiguous_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
+    let credentials = || site.rules.provider.credentials.iter().flatten().map(String::as_str);
+    for (name, value) in &raw.headers {
+        if REROUTING.contains(name) {
+            return Some(format!("`{name}` names another target or method"));
+        }
+        if name.contains(['_', '.']) {
+            let plain = name.replace(['_', '.'], "-");
+            if credentials().any(|known| known == plain) || REROUTING.contains(&plain.as_str()) {
+                return Some(format!("`{name}` is another spelling of `{plain}`"));
+            }
+        }
+        if *name == "connection" {
+            let value = String::from_utf8_lossy(value).to_ascii_lowercase();
+            if let Some(named) = value.split(',').map(str::trim).find(|token| credentials().any(|known| known == *token)) {
+                return Some(format!("`connection` names the credential `{named}`"));
+            }
+        }
+    }
+    None
+}
+
+/// The credential of a request that is not judged, for what its answer says of it.
+#[must_use]
+pub fn revocable(raw: &RawRequest<'_>, site: &Site) -> Option<Credential> {
+    let provider = &site.rules.provider;
+    let path = raw.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = path.strip_prefix(site.upstream.path_prefix.as_bytes()).unwrap_or(path);
+    if provider.keep_on_401.iter().any(|kept| kept.as_bytes() == path) {
+        return None;
+    }
+    credential(raw, &provider.credentials).ok().flatten()
+}
+
+/// The credential that the server would use: the first alternative that is there in full.
+fn credential(raw: &RawRequest<'_>, alternatives: &[Vec<String>]) -> Result<Option<Credential>, String> {
+    for header in alternatives.iter().flatten() {
+        if raw.header_values(header).count() > 1 {
+            return Err(format!("`{header}` was sent more than once"));
+        }
+    }
+    for alternative in alternatives {
+        let mut headers = Vec::new();
+        for name in alternative {
+            let Some(value) = raw.header_values(name).next() else { break };
+            if value.is_empty() {
+                break;
+            }
+            if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) || value.contains(&b',') {
+                return Err(format!("`{name}` holds a comma, a control character or something that is not ASCII"));
+            }
+            let text = String::from_utf8_lossy(value).into_owned();
+            if name == "authorization" && !is_bearer(&text) {
+                break;
+            }
+            headers.push((name.clone(), Secret::new(text)));
+        }
+        if headers.len() == alternative.len() {
+            return Ok(Some(Credential { headers }));
+        }
+    }
+    Ok(None)
+}
+
+/// `Bearer` and one token (RFC 6750 §2.1); another scheme is no credential of these upstreams.
+fn is_bearer(value: &str) -> bool {
+    value.split_once(' ').is_some_and(|(scheme, token)| {
+        scheme.eq_ignore_ascii_case("bearer") && !token.trim_start().is_empty() && !token.trim_start().contains(' ')
+    })
+}

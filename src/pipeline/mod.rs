@@ -1,0 +1,242 @@
+//! One request's walk, from its raw head to a recorded verdict; start reading here.
+//!
+//! ```text
+//! RawRequest ── match ──▶ MatchedRequest ── validate ──▶ ValidatedRequest ── identify ──▶ IdentifiedRequest ── decide ──▶ Permit
+//!     │                       │                             │                               │                           │
+//!     ├─▶ Open                └──────────── deny(reason) ───┴───────────────────────────────┴──▶ Denial                  │
+//!     ▼                                                                                            ▼                      ▼
+//! streams through                                                                        Recorded<Denial>        Recorded<Permit>
+//!                                                                                           is refused             is forwarded
+//! ```
+//!
+//! Each stop takes the one before by value, has private fields and one maker, so that a wrong order does not compile. The
+//! walk knows neither sockets nor the proxy engine: whoever owns a connection builds a [`RawRequest`] and carries out the
+//! [`Admission`]. [`evaluate`] is the same walk with everything given instead of looked up and nothing recorded; `explain`,
+//! `test`, `check` and the demo use it.
+
+mod matching;
+mod params;
+pub mod rehearse;
+mod subject;
+mod trail;
+mod verdict;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+pub use matching::{MatchedRequest, revocable};
+pub use params::ValidatedRequest;
+pub use rehearse::{Evaluation, evaluate};
+pub use subject::IdentifiedRequest;
+pub use trail::Trail;
+pub use verdict::{Denial, Outcome, Permit};
+
+use crate::audit::{AuditLog, Recorded};
+use crate::config::Upstream;
+use crate::identity::{Ask, Identity};
+use crate::metrics::Metrics;
+use crate::model::{Decision, Mode, RawRequest, Reason};
+use crate::rules::Rules;
+use matching::Matched;
+
+/// An upstream with the rules that its requests are judged by; a request keeps the one it began with.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The operator's settings.
+    pub upstream: Arc<Upstream>,
+    /// The rules of its provider.
+    pub rules: Arc<Rules>,
+    /// The guarded spaces as clients see them: with the path prefix.
+    pub guarded: Arc<[String]>,
+    /// The operator's named networks.
+    pub networks: Arc<[(String, Vec<ipnet::IpNet>)]>,
+}
+
+impl Site {
+    /// Puts an upstream and its rules together.
+    #[must_use]
+    pub fn new(upstream: Arc<Upstream>, rules: Arc<Rules>, networks: Arc<[(String, Vec<ipnet::IpNet>)]>) -> Self {
+        let guarded = rules.provider.guarded.iter().map(|space| format!("{}{space}", upstream.path_prefix)).collect();
+        Self { upstream, rules, guarded, networks }
+    }
+
+    fn networks_of(&self, client: std::net::IpAddr) -> Vec<String> {
+        let client = client.to_canonical();
+        let holds = |nets: &[ipnet::IpNet]| nets.iter().any(|net| net.contains(&client));
+        self.networks.iter().filter(|(_, nets)| holds(nets)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Why a request is not judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// It leads to no guarded space.
+    Outside,
+    /// Its route is known and left open.
+    Route,
+    /// Its route is not known, and the operator lets those pass.
+    Unlisted,
+    /// It is a CORS preflight: forwarded without credentials.
+    Preflight,
+}
+
+/// What is to be done with a request.
+#[derive(Debug)]
+pub enum Admission {
+    /// It streams through.
+    Open(Open),
+    /// It is sent as the permit says.
+    Permitted(Recorded<Permit>),
+    /// It is answered; the denial is recorded, unless the record is what failed.
+    Refused(Refused),
+    /// The upstream is only observed: it streams through whatever the verdict, which is recorded.
+    Observed {
+        /// The decision id.
+        id: String,
+        /// The action's name, or `none`.
+        action: String,
+        /// The door.
+        door: crate::model::Door,
+    },
+}
+
+/// A refusal to carry out.
+#[derive(Debug)]
+pub struct Refused {
+    /// The decision id.
+    pub id: String,
+    /// The door.
+    pub door: crate::model::Door,
+    /// The action's name, or `none`.
+    pub action: String,
+    /// Why.
+    pub reason: Reason,
+    /// What the client is told.
+    pub refusal: crate::rules::refusal::Refusal,
+}
+
+/// Whether a refusal is carried out even where verdicts are only observed: the request has no one reading, or no record.
+#[must_use]
+pub(crate) fn always_enforced(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::FramingInvalid | Reason::HostUnknown | Reason::HeaderAmbiguous | Reason::AuditUnavailable | Reason::Internal
+    )
+}
+
+/// The walk with its lookups and its record.
+#[derive(Debug)]
+pub struct Pipeline {
+    audit: Arc<AuditLog>,
+    metrics: Metrics,
+}
+
+impl Pipeline {
+    /// A walk that records to `audit` and counts in `metrics`.
+    #[must_use]
+    pub fn new(audit: Arc<AuditLog>, metrics: Metrics) -> Self {
+        Self { audit, metrics }
+    }
+
+    /// Judges a request for `site`, received at `now`, and records the verdict.
+    pub async fn admit<A: Ask>(&self, raw: &RawRequest<'_>, site: Site, identity: &Identity<A>, now: Timestamp) -> Admission {
+        let trail = Trail::new(raw, site.clone(), now);
+        let started = Instant::now();
+        let matched = match matching::match_request(raw, &site, trail) {
+            Ok(Matched::Open(open)) => return Admission::Open(open),
+            Ok(Matched::Guarded(matched)) => *matched,
+            Err(denial) => return self.refuse(denial),
+        };
+        let validated = match matched.validate() {
+            Ok(validated) => validated,
+            Err(denial) => return self.refuse(denial),
+        };
+        self.metrics.stage("match", started.elapsed());
+        let started = Instant::now();
+        let identified = validated.identify(identity).await;
+        self.metrics.stage("facts", started.elapsed());
+        let identified = match identified {
+            Ok(identified) => identified,
+            Err(denial) => return self.refuse(denial),
+        };
+        let started = Instant::now();
+        let decided = identified.decide();
+        self.metrics.stage("decide", started.elapsed());
+        match decided {
+            Ok(permit) => self.permit(permit),
+            Err(denial) => self.refuse(denial),
+        }
+    }
+
+    /// Records a refusal that was made outside of the walk: of framing, of a host, of a fault of our own.
+    pub fn refuse_early(&self, raw: &RawRequest<'_>, site: Site, reason: Reason, detail: &str, now: Timestamp) -> Admission {
+        self.refuse(Trail::new(raw, site, now).deny(reason, detail))
+    }
+
+    /// Records what became of a permitted request.
+    pub fn outcome(&self, outcome: Outcome) {
+        // A failure is counted and told by the log itself; there is nobody left to refuse.
+        drop(self.audit.record(outcome));
+    }
+
+    fn permit(&self, permit: Permit) -> Admission {
+        let started = Instant::now();
+        let recorded = self.audit.record(permit);
+        self.metrics.stage("record", started.elapsed());
+        match recorded {
+            Ok(permit) => {
+                self.count(permit.trail(), Decision::Permit, None);
+                match permit.trail().site().upstream.mode {
+                    Mode::Enforce => Admission::Permitted(permit),
+                    Mode::Observe => observed(permit.trail()),
+                }
+            }
+            Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string()),
+        }
+    }
+
+    fn refuse(&self, denial: Box<Denial>) -> Admission {
+        let started = Instant::now();
+        let recorded = self.audit.record(*denial);
+        self.metrics.stage("record", started.elapsed());
+        match recorded {
+            Ok(denial) => {
+                self.count(denial.trail(), Decision::Deny, Some(denial.reason()));
+                let enforced = denial.trail().site().upstream.mode == Mode::Enforce || always_enforced(denial.reason());
+                if enforced { Admission::Refused(Refused::of(&denial)) } else { observed(denial.trail()) }
+            }
+            Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string()),
+        }
+    }
+
+    /// The log itself counts and tells of the record that is missing.
+    fn unrecorded(&self, trail: Trail, cause: &str) -> Admission {
+        let denial = trail.deny(Reason::AuditUnavailable, cause);
+        self.count(denial.trail(), Decision::Deny, Some(denial.reason()));
+        Admission::Refused(Refused::of(&denial))
+    }
+
+    fn count(&self, trail: &Trail, decision: Decision, reason: Option<Reason>) {
+        let site = trail.site();
+        self.metrics.decision(&site.rules.provider.name, trail.door(), trail.action(), decision, reason, site.upstream.mode);
+    }
+}
+
+impl Refused {
+    fn of(denial: &Denial) -> Self {
+        let trail = denial.trail();
+        Self {
+            id: trail.id().to_owned(),
+            door: trail.door(),
+            action: trail.action().to_owned(),
+            reason: denial.reason(),
+            refusal: denial.refusal(),
+        }
+    }
+}
+
+fn observed(trail: &Trail) -> Admission {
+    Admission::Observed { id: trail.id().to_owned(), action: trail.action().to_owned(), door: trail.door() }
+}

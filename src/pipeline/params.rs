@@ -1,0 +1,123 @@
+//! The second stop: every parameter is declared, there once, and within its bounds.
+
+use super::matching::MatchedRequest;
+use super::trail::Trail;
+use super::verdict::Denial;
+use std::sync::Arc;
+
+use crate::model::{Credential, Reason, Record, Resource};
+use crate::rules::Action;
+use crate::rules::param::{FaultKind, ParamFault, Place};
+use crate::rules::refusal;
+use crate::rules::router::Pattern;
+use crate::rules::target::{self, QueryFault};
+
+/// A request whose parameters are what the action declares. Made from a [`MatchedRequest`] only.
+#[derive(Debug)]
+pub struct ValidatedRequest {
+    pub(super) trail: Trail,
+    pub(super) action: Arc<Action>,
+    pub(super) door: Arc<Pattern>,
+    pub(super) method: String,
+    pub(super) params: Record,
+    pub(super) resource: Resource,
+    pub(super) credential: Credential,
+}
+
+impl MatchedRequest {
+    /// Reads the path segments and the query.
+    ///
+    /// # Errors
+    /// A denial that tells the first fault in the words of the server's validator.
+    pub fn validate(self) -> Result<ValidatedRequest, Box<Denial>> {
+        let Self { mut trail, action, door, method, segments, query, credential } = self;
+        let given = match target::pairs(query.as_deref().unwrap_or_default()) {
+            Ok(pairs) => pairs,
+            Err(QueryFault::SecondMark) => {
+                return Err(trail.deny(Reason::TargetAmbiguous, "the query holds a second question mark"));
+            }
+            Err(QueryFault::TooMany) => {
+                let fault = ParamFault { param: "query".into(), kind: FaultKind::Unknown };
+                return Err(refused(trail, &action, &fault, &[]));
+            }
+            Err(QueryFault::Broken(name)) => {
+                let fault = ParamFault { param: name, kind: FaultKind::Malformed };
+                return Err(refused(trail, &action, &fault, &[]));
+            }
+        };
+        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+        let params = match read(&action, &segments, &given) {
+            Ok(params) => params,
+            Err(fault) => return Err(refused(trail, &action, &fault, &names)),
+        };
+        let id = action.resource_params.iter().find_map(|name| params.value(name)).map(ToString::to_string).unwrap_or_default();
+        let resource = Resource { kind: action.resource.clone(), id };
+        trail.params = Some(params.clone());
+        trail.resource = Some(resource.clone());
+        Ok(ValidatedRequest { trail, action, door, method, params, resource, credential })
+    }
+}
+
+/// Missing names first, then unknown ones, then values: the order in which the server's validator looks.
+fn read(action: &Action, segments: &[(String, String)], given: &[(String, String)]) -> Result<Record, ParamFault> {
+    let fault = |param: &str, kind| Err(ParamFault { param: param.to_owned(), kind });
+    let query = || action.params.iter().filter(|param| param.place == Place::Query);
+    let is_given = |name: &str| given.iter().any(|(given, _)| given == name);
+    if let Some(missing) = query().find(|param| param.required && !is_given(&param.name)) {
+        return fault(&missing.name, FaultKind::Missing);
+    }
+    let chosen = action.one_of.iter().filter(|name| is_given(name)).count();
+    if !action.one_of.is_empty() && chosen == 0 {
+        return fault(&action.one_of.join(", "), FaultKind::NoneOf);
+    }
+    if let Some((unknown, _)) = given.iter().find(|(name, _)| !query().any(|param| param.name == *name)) {
+        return fault(unknown, FaultKind::Unknown);
+    }
+    if chosen > 1 {
+        return fault(&action.one_of.join(", "), FaultKind::SeveralOf);
+    }
+    let mut params = Record::default();
+    for param in &action.params {
+        let text = match param.place {
+            Place::Path { encoded } => {
+                let raw = segments.iter().find(|(name, _)| *name == param.name).map(|(_, raw)| raw.as_str()).unwrap_or_default();
+                let decoded = if encoded || raw.contains('%') { target::segment(raw) } else { Some(raw.to_owned()) };
+                match decoded {
+                    Some(text) if encoded || text == raw => Some(text),
+                    _ => return fault(&param.name, FaultKind::Malformed),
+                }
+            }
+            Place::Query => {
+                let mut values = given.iter().filter(|(name, _)| *name == param.name).map(|(_, value)| value);
+                let first = values.next();
+                if values.next().is_some() {
+                    return Err(param.repeated());
+                }
+                first.cloned()
+            }
+        };
+        if let Some(text) = text
+            && let Some(value) = param.read(&text)?
+        {
+            params.set(&param.name, value);
+        }
+    }
+    Ok(params)
+}
+
+fn refused(trail: Trail, action: &Action, fault: &ParamFault, given: &[&str]) -> Box<Denial> {
+    let others: Vec<&str> = action
+        .params
+        .iter()
+        .map(|param| param.name.as_str())
+        .filter(|name| !action.one_of.iter().any(|one| one == name))
+        .collect();
+    let message = action.messages.text(fault, given, &others);
+    let detail = format!("`{}`: {message}", fault.param);
+    let mut denial = trail.deny(refusal::reason(&fault.kind), detail);
+    let own = matches!(refusal::reason(&fault.kind), Reason::ParamInvalid)
+        .then(|| action.param(&fault.param).and_then(|param| param.refusal.clone()))
+        .flatten();
+    denial.tell(message, fault.param.clone(), own);
+    denial
+}

@@ -1,0 +1,190 @@
+//! The walk without network and without record: what the rules would say to a request if this were known.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::matching::{self, Matched};
+use super::trail::Trail;
+use super::verdict::{Denial, Permit};
+use super::{Open, Site};
+use crate::config::{Origin, Upstream};
+use crate::model::{Body, RawRequest, Reason};
+use crate::rules::{Case, Expect, Known, Rules, Ruleset};
+
+/// What the rules say to a request.
+#[derive(Debug)]
+pub enum Evaluation {
+    /// It is not judged.
+    Open(Open),
+    /// It is sent as the permit says.
+    Permit(Box<Permit>),
+    /// It is refused.
+    Denial(Box<Denial>),
+}
+
+/// A case that did not come out as its author wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The case's name.
+    pub case: String,
+    /// Where it stands.
+    pub place: crate::model::Place,
+    /// Expected and found.
+    pub why: String,
+}
+
+/// How the cases of a set of rules came out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// How many cases were run.
+    pub ran: usize,
+    /// Those that came out otherwise.
+    pub failures: Vec<Failure>,
+    /// Policies that no case made decide, as `id (file:line)`.
+    pub untried: Vec<String>,
+}
+
+/// Judges `method target` by `rules`, with `known` instead of lookups.
+#[must_use]
+pub fn evaluate(rules: &Arc<Rules>, method: &str, target: &str, known: &Known) -> Evaluation {
+    let origin = Origin { tls: false, host: "upstream".into(), port: 80 };
+    let site = Site::new(Arc::new(Upstream::new(&rules.provider.name, origin)), Arc::clone(rules), Arc::from([]));
+    evaluate_at(site, method, target, known)
+}
+
+/// Judges `method target` at `site`, with `known` instead of lookups.
+#[must_use]
+pub fn evaluate_at(site: Site, method: &str, target: &str, known: &Known) -> Evaluation {
+    let rules = Arc::clone(&site.rules);
+    let mut headers: Vec<(&str, &[u8])> = Vec::new();
+    if known.subject.is_some() {
+        for name in rules.provider.credentials.first().into_iter().flatten() {
+            headers.push((name, if name == "authorization" { b"Bearer given" } else { b"given" }));
+        }
+    }
+    let raw = RawRequest {
+        method,
+        target: target.as_bytes(),
+        host: None,
+        headers,
+        body: Body::Absent,
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        correlation: None,
+    };
+    let trail = Trail::new(&raw, site.clone(), Timestamp::now());
+    let walked = matching::match_request(&raw, &site, trail).and_then(|matched| match matched {
+        Matched::Open(open) => Ok(Evaluation::Open(open)),
+        Matched::Guarded(matched) => {
+            let permit = matched.validate()?.identify_from(known)?.decide()?;
+            Ok(Evaluation::Permit(Box::new(permit)))
+        }
+    });
+    walked.unwrap_or_else(Evaluation::Denial)
+}
+
+/// Runs every case of `rules` whose name contains `filter`.
+#[must_use]
+pub fn rehearse(rules: &Arc<Rules>, filter: &str) -> Rehearsal {
+    let mut rehearsal = Rehearsal::default();
+    let mut tried = std::collections::BTreeSet::new();
+    for case in rules.cases.iter().filter(|case| case.name.contains(filter)) {
+        rehearsal.ran += 1;
+        let (method, target) = case.request.split_once(' ').unwrap_or(("GET", &case.request));
+        let evaluation = evaluate(rules, method, target, &case.known);
+        let policies = match &evaluation {
+            Evaluation::Permit(permit) => permit.policies(),
+            Evaluation::Denial(denial) => denial.policies(),
+            Evaluation::Open(_) => &[],
+        };
+        tried.extend(policies.iter().map(|policy| policy.id.clone()));
+        if let Some(why) = differs(case, &evaluation) {
+            rehearsal.failures.push(Failure { case: case.name.clone(), place: case.place.clone(), why });
+        }
+    }
+    let untried = rules.engine.policies().filter(|policy| !tried.contains(&policy.id));
+    rehearsal.untried = untried.map(|policy| format!("{} ({}:{})", policy.id, policy.file, policy.line)).collect();
+    rehearsal
+}
+
+/// Runs every case of every provider; the failures, as faults with their places.
+#[must_use]
+pub fn failing(ruleset: &Ruleset) -> crate::model::Faults {
+    let mut faults = crate::model::Faults::default();
+    for failure in ruleset.providers().flat_map(|rules| rehearse(rules, "").failures) {
+        faults.push(crate::model::Fault::new(failure.place, format!("the case `{}` fails: {}", failure.case, failure.why)));
+    }
+    faults
+}
+
+/// Refused before any policy is asked, for a fault of the request itself.
+fn is_invalid(reason: Reason) -> bool {
+    crate::rules::refusal::status(reason) == 400
+        || matches!(reason, Reason::MethodNotDeclared | Reason::BodyTooLarge | Reason::HostUnknown)
+}
+
+fn differs(case: &Case, evaluation: &Evaluation) -> Option<String> {
+    let found = match evaluation {
+        Evaluation::Open(_) => return Some("expected a verdict, but the request is not judged".to_owned()),
+        Evaluation::Permit(_) => Expect::Permit,
+        Evaluation::Denial(denial) if is_invalid(denial.reason()) => Expect::Invalid,
+        Evaluation::Denial(_) => Expect::Deny,
+    };
+    let word = |expect: Expect| match expect {
+        Expect::Permit => "permit",
+        Expect::Deny => "deny",
+        Expect::Invalid => "invalid",
+    };
+    if found != case.expect {
+        let told = match evaluation {
+            Evaluation::Denial(denial) => format!(": {}, {}", denial.reason(), denial.detail()),
+            Evaluation::Permit(permit) => format!(" by {}", listed(permit.policies().iter().map(|policy| policy.id.as_str()))),
+            Evaluation::Open(_) => String::new(),
+        };
+        return Some(format!("expected {}, found {}{told}", word(case.expect), word(found)));
+    }
+    let (policies, sent) = match evaluation {
+        Evaluation::Permit(permit) => (permit.policies(), Some(format!("{} {}", permit.method(), permit.target()))),
+        Evaluation::Denial(denial) => {
+            if case.reason.is_some_and(|reason| reason != denial.reason()) {
+                let expected = case.reason.map_or("", Reason::as_str);
+                return Some(format!("expected the reason {expected}, found {}: {}", denial.reason(), denial.detail()));
+            }
+            (denial.policies(), None)
+        }
+        Evaluation::Open(_) => return None,
+    };
+    let mut by: Vec<&str> = policies.iter().map(|policy| policy.id.as_str()).collect();
+    let mut expected: Vec<&str> = case.by.iter().map(String::as_str).collect();
+    by.sort_unstable();
+    expected.sort_unstable();
+    if !expected.is_empty() && by != expected {
+        return Some(format!("expected by {}, found by {}", listed(expected.into_iter()), listed(by.into_iter())));
+    }
+    match (&case.sends, sent) {
+        (Some(expected), Some(sent)) if *expected != sent => Some(format!("expected to send `{expected}`, would send `{sent}`")),
+        (Some(expected), None) => Some(format!("expected to send `{expected}`, would send nothing")),
+        _ => None,
+    }
+}
+
+fn listed<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let ids: Vec<String> = ids.map(|id| format!("`{id}`")).collect();
+    if ids.is_empty() { "no policy".to_owned() } else { ids.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Sources;
+
+    #[test]
+    fn the_cases_of_the_built_in_rules_pass_and_try_every_policy() {
+        let ruleset = Ruleset::load(&Sources::built_in(), &[]).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(failing(&ruleset).to_string(), "");
+        for rules in ruleset.providers() {
+            assert_eq!(rehearse(rules, "").untried, Vec::<String>::new(), "{}", rules.provider.name);
+        }
+    }
+}

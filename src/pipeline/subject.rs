@@ -1,0 +1,226 @@
+//! The third stop: who asks, and what is known of them; from the upstream, or given for a rehearsal.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::params::ValidatedRequest;
+use super::trail::{FactKnown, Trail};
+use super::verdict::Denial;
+use crate::identity::{Ask, Caller, Failure, Identity, Table};
+use crate::model::{Credential, Reason, Record, Resource, Value};
+use crate::policy::Principal;
+use crate::rules::provider::{FactUse, Own};
+use crate::rules::router::Pattern;
+use crate::rules::{Action, Known};
+
+/// The table whose rows give permissions to roles.
+const PERMISSIONS: &str = "permissions";
+
+/// A request whose caller is known, with every fact that the action's policies read. Made from a [`ValidatedRequest`] only.
+#[derive(Debug)]
+pub struct IdentifiedRequest {
+    pub(super) trail: Trail,
+    pub(super) action: Arc<Action>,
+    pub(super) door: Arc<Pattern>,
+    pub(super) method: String,
+    pub(super) params: Record,
+    pub(super) resource: Resource,
+    pub(super) credential: Credential,
+    pub(super) principal: Principal,
+}
+
+/// What the decision point prepared for a caller, kept beside the caller until rules or the permission table change.
+struct Prepared {
+    rules: Arc<crate::rules::Rules>,
+    table: u64,
+    principal: Principal,
+}
+
+impl ValidatedRequest {
+    /// Looks up the caller, the tables and the facts that the action's policies read.
+    ///
+    /// # Errors
+    /// A denial when the credential is refused or something cannot be looked up.
+    pub(super) async fn identify<A: Ask>(self, identity: &Identity<A>) -> Result<IdentifiedRequest, Box<Denial>> {
+        let Self { mut trail, action, door, method, params, resource, credential } = self;
+        let rules = Arc::clone(&trail.site.rules);
+        let plan = &rules.provider.plan;
+        let client = trail.client;
+        let caller = match identity.caller(plan, &credential, client).await {
+            Ok(caller) => caller,
+            Err(failure) => return Err(trail.failed(&failure)),
+        };
+        trail.caller_age = Some((caller.age, caller.stale));
+        trail.subject = Some(caller.value.subject.clone());
+        let permissions = match plan.table(PERMISSIONS) {
+            None => None,
+            Some(_) => match identity.table(plan, PERMISSIONS, &credential, client).await {
+                Ok(table) => Some(table.value),
+                Err(failure) => return Err(trail.failed(&failure)),
+            },
+        };
+        let principal = match principal(&rules, &caller.value, permissions.as_deref()) {
+            Ok(principal) => principal,
+            Err(why) => return Err(trail.deny(Reason::PolicyError, why)),
+        };
+        let nothing = crate::policy::Reads::default();
+        let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
+        if reads.table {
+            for table_use in &action.tables {
+                let table = match identity.table(plan, &table_use.table, &credential, client).await {
+                    Ok(table) => table.value,
+                    Err(failure) => return Err(trail.failed(&failure)),
+                };
+                let key = params.value(&table_use.key).map(ToString::to_string).unwrap_or_default();
+                let value = table.values(&key).first().cloned().unwrap_or_default();
+                trail.table.set(&table_use.attribute, Value::Text(value));
+            }
+        }
+        for fact in needed(&action, &reads.facts) {
+            match look_up(identity, &trail, fact, &caller.value, &credential, &params, client).await {
+                Ok(known) => trail.facts.push(known),
+                Err(failure) => return Err(trail.failed(&failure)),
+            }
+        }
+        trail.is_self = own(&action, &params, &caller.value.subject.id, &caller.value.subject.name, &rules.provider.id_lengths);
+        trail.networks = trail.site.networks_of(client);
+        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, principal })
+    }
+
+    /// Takes everything from `known`; what is not given there is as if nothing were known.
+    ///
+    /// # Errors
+    /// A denial when nobody is logged in.
+    pub(super) fn identify_from(self, known: &Known) -> Result<IdentifiedRequest, Box<Denial>> {
+        let Self { mut trail, action, door, method, params, resource, credential } = self;
+        let rules = Arc::clone(&trail.site.rules);
+        let Some(given) = &known.subject else { return Err(trail.deny(Reason::CredentialMissing, "nobody is logged in")) };
+        let subject = given.subject();
+        let principal = match rules.engine.principal(&subject, &given.permissions) {
+            Ok(principal) => principal,
+            Err(error) => return Err(trail.deny(Reason::PolicyError, error.to_string())),
+        };
+        trail.is_self = own(&action, &params, &subject.id, &subject.name, &rules.provider.id_lengths);
+        trail.subject = Some(subject);
+        let nothing = crate::policy::Reads::default();
+        let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
+        for fact in needed(&action, &reads.facts) {
+            let mut record = unknown(&trail, &fact.name);
+            for (name, value) in known.facts.get(&fact.name).into_iter().flat_map(Record::iter) {
+                record.set(name, value.clone());
+            }
+            trail.facts.push(FactKnown {
+                name: fact.name.clone(),
+                record: Arc::new(record),
+                age: Default::default(),
+                stale: false,
+            });
+        }
+        if reads.table {
+            for table_use in &action.tables {
+                let value = known.table.value(&table_use.attribute).cloned().unwrap_or(Value::Text(String::new()));
+                trail.table.set(&table_use.attribute, value);
+            }
+        }
+        trail.networks = known.networks.clone();
+        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, principal })
+    }
+}
+
+impl Trail {
+    /// A denial for what a lookup ran into.
+    fn failed(self, failure: &Failure) -> Box<Denial> {
+        let denial = match failure {
+            Failure::Refused => return self.deny(Reason::CredentialRefused, "the upstream does not know the credential"),
+            Failure::Limited { retry_after } => {
+                let mut denial = self.deny(Reason::FactsLimited, "the upstream limits lookups");
+                denial.retry_after(*retry_after);
+                return denial;
+            }
+            Failure::Unavailable { detail } => self.deny(Reason::FactsUnavailable, detail.clone()),
+            Failure::Overloaded => self.deny(Reason::Overloaded, "too many lookups are under way"),
+        };
+        let mut denial = denial;
+        denial.retry_after(RETRY_AFTER);
+        denial
+    }
+}
+
+/// What a client is told to wait when nothing better is known, in seconds.
+const RETRY_AFTER: u64 = 5;
+
+/// The facts of `action` that its policies read; the others are not looked up.
+fn needed<'a>(action: &'a Action, reads: &'a BTreeSet<String>) -> impl Iterator<Item = &'a FactUse> {
+    action.facts.iter().filter(|fact| reads.contains(&fact.name))
+}
+
+async fn look_up<A: Ask>(
+    identity: &Identity<A>,
+    trail: &Trail,
+    fact: &FactUse,
+    caller: &Arc<Caller>,
+    credential: &Credential,
+    params: &Record,
+    client: IpAddr,
+) -> Result<FactKnown, Failure> {
+    let mut inputs = Vec::new();
+    for (input, param) in &fact.inputs {
+        match params.value(param) {
+            Some(value) => inputs.push((input.as_str(), value.to_string())),
+            // An optional parameter that was not given: there is nothing to know.
+            None => {
+                let record = Arc::new(unknown(trail, &fact.name));
+                return Ok(FactKnown { name: fact.name.clone(), record, age: Default::default(), stale: false });
+            }
+        }
+    }
+    let inputs: Vec<(&str, &str)> = inputs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let plan = &trail.site.rules.provider.plan;
+    let known = identity.fact(plan, &fact.name, caller, credential, &inputs, client).await?;
+    Ok(FactKnown { name: fact.name.clone(), record: known.value, age: known.age, stale: known.stale })
+}
+
+/// A fact of which nothing is known: every output has its default.
+fn unknown(trail: &Trail, fact: &str) -> Record {
+    let mut record = Record::default();
+    if let Some(plan) = trail.site.rules.provider.plan.fact(fact) {
+        for output in plan.steps.iter().flat_map(|step| &step.outputs) {
+            record.set(&output.name, plan.unset(&output.name).unwrap_or_else(|| output.unset()));
+        }
+    }
+    record
+}
+
+/// The caller as this engine's policies see it, prepared once for each set of rules and state of the permission table.
+fn principal(rules: &Arc<crate::rules::Rules>, caller: &Caller, permissions: Option<&Table>) -> Result<Principal, String> {
+    let revision = permissions.map_or(0, |table| table.revision);
+    if let Some(prepared) = caller.memo.read::<Prepared>()
+        && Arc::ptr_eq(&prepared.rules, rules)
+        && prepared.table == revision
+    {
+        return Ok(prepared.principal.clone());
+    }
+    let mut held: BTreeSet<&str> = BTreeSet::new();
+    if let Some(table) = permissions {
+        held.extend(caller.subject.roles.iter().flat_map(|role| table.keys_holding(role)).map(String::as_str));
+    }
+    let held: Vec<&str> = held.into_iter().collect();
+    let principal = rules.engine.principal(&caller.subject, &held).map_err(|error| error.to_string())?;
+    caller.memo.keep(Arc::new(Prepared { rules: Arc::clone(rules), table: revision, principal: principal.clone() }));
+    Ok(principal)
+}
+
+/// Whether the request is about the caller: only when the server, which finds a user by id *or* name, could find nobody else.
+fn own(action: &Action, params: &Record, id: &str, name: &str, id_lengths: &[usize]) -> Option<bool> {
+    if action.own.is_empty() {
+        return None;
+    }
+    let is_id = |text: &str| id_lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let own = action.own.iter().any(|(param, by)| match (params.value(param), by) {
+        (Some(Value::Text(text)), Own::Id) => text == id && !id.is_empty(),
+        (Some(Value::Text(text)), Own::Name) => text == name && !name.is_empty() && !is_id(text),
+        _ => false,
+    });
+    Some(own)
+}

@@ -1,0 +1,306 @@
+//! What is known of a request so far: every stop of the walk adds to it, and the audit record is made of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::ser::SerializeMap;
+
+use super::Site;
+use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Subject};
+use crate::rules::Action;
+
+/// The most of a target that is recorded, in bytes.
+const LONGEST_SHOWN: usize = 512;
+
+/// The part of a record that is known before the verdict.
+#[derive(Debug)]
+pub struct Trail {
+    pub(super) id: String,
+    pub(super) time: Timestamp,
+    pub(super) started: Instant,
+    pub(super) site: Site,
+    pub(super) door: Door,
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) correlation: Option<String>,
+    pub(super) client: IpAddr,
+    pub(super) action: Option<Arc<Action>>,
+    pub(super) resource: Option<Resource>,
+    pub(super) params: Option<Record>,
+    pub(super) subject: Option<Subject>,
+    pub(super) caller_age: Option<(Duration, bool)>,
+    pub(super) facts: Vec<FactKnown>,
+    pub(super) networks: Vec<String>,
+    pub(super) is_self: Option<bool>,
+    pub(super) table: Record,
+}
+
+/// A fact with its age.
+#[derive(Debug)]
+pub(super) struct FactKnown {
+    pub(super) name: String,
+    pub(super) record: Arc<Record>,
+    pub(super) age: Duration,
+    pub(super) stale: bool,
+}
+
+impl Trail {
+    pub(super) fn new(raw: &RawRequest<'_>, site: Site, time: Timestamp) -> Self {
+        Self {
+            id: ulid::Ulid::new().to_string(),
+            time,
+            started: Instant::now(),
+            site,
+            door: Door::None,
+            method: shown(raw.method.as_bytes(), 32),
+            target: shown_target(raw.target, None),
+            correlation: raw.correlation.clone(),
+            client: raw.client,
+            action: None,
+            resource: None,
+            params: None,
+            subject: None,
+            caller_age: None,
+            facts: Vec::new(),
+            networks: Vec::new(),
+            is_self: None,
+            table: Record::default(),
+        }
+    }
+
+    /// The action was found: values of its declared parameters may be shown.
+    pub(super) fn found(&mut self, raw: &RawRequest<'_>, action: &Arc<Action>, door: Door) {
+        self.target = shown_target(raw.target, Some(action));
+        self.action = Some(Arc::clone(action));
+        self.door = door;
+    }
+
+    /// The decision id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The upstream it is for, with the rules it is judged by.
+    #[must_use]
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The door by which it came.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
+    /// The action's name, or `none`.
+    #[must_use]
+    pub fn action(&self) -> &str {
+        self.action.as_ref().map_or("none", |action| action.id.as_str())
+    }
+
+    /// Everything that the policies could read, and the client's address, as it stands in the record.
+    #[must_use]
+    pub fn context(&self) -> serde_json::Value {
+        serde_json::to_value(ContextFields(self)).unwrap_or_default()
+    }
+
+    /// When its walk began.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+}
+
+/// The fields of a `decision` record.
+pub(super) struct DecisionFields<'a> {
+    pub(super) trail: &'a Trail,
+    pub(super) decision: Decision,
+    pub(super) reason: Option<Reason>,
+    pub(super) detail: Option<&'a str>,
+    pub(super) policies: Vec<&'a str>,
+    pub(super) obligations: &'a [Obligation],
+}
+
+impl Serialize for DecisionFields<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Who<'a> {
+            #[serde(rename = "type")]
+            kind: &'static str,
+            id: &'a str,
+            name: &'a str,
+            roles: &'a [String],
+        }
+        #[derive(Serialize)]
+        struct Named<'a> {
+            name: &'a str,
+        }
+        let trail = self.trail;
+        let who = trail.subject.as_ref().map(|subject| Who {
+            kind: "User",
+            id: &subject.id,
+            name: &subject.name,
+            roles: &subject.roles,
+        });
+        let action = trail.action.as_ref().map(|action| Named { name: &action.id });
+        let enforced = trail.site.upstream.mode == Mode::Enforce || self.reason.is_some_and(super::always_enforced);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("upstream", &trail.site.upstream.name)?;
+        map.serialize_entry("provider", &trail.site.rules.provider.name)?;
+        map.serialize_entry("door", &trail.door)?;
+        map.serialize_entry("method", &trail.method)?;
+        map.serialize_entry("target", &trail.target)?;
+        map.serialize_entry("correlation", &trail.correlation)?;
+        map.serialize_entry("subject", &who)?;
+        map.serialize_entry("action", &action)?;
+        map.serialize_entry("resource", &trail.resource)?;
+        map.serialize_entry("context", &ContextFields(trail))?;
+        map.serialize_entry("decision", &self.decision)?;
+        map.serialize_entry("enforced", &enforced)?;
+        map.serialize_entry("reason", &self.reason)?;
+        if let Some(detail) = self.detail {
+            map.serialize_entry("detail", &shown(detail.as_bytes(), LONGEST_SHOWN))?;
+        }
+        map.serialize_entry("policies", &self.policies)?;
+        if !self.obligations.is_empty() {
+            map.serialize_entry("obligations", &ObligationFields(self.obligations))?;
+        }
+        map.serialize_entry("policy_revision", &trail.site.rules.revision)?;
+        map.serialize_entry("facts", &FactFields(trail))?;
+        map.end()
+    }
+}
+
+struct ContextFields<'a>(&'a Trail);
+
+impl Serialize for ContextFields<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(trail) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("params", &trail.params)?;
+        map.serialize_entry("client", &trail.client)?;
+        if let Some(is_self) = trail.is_self {
+            map.serialize_entry("self", &is_self)?;
+        }
+        if !trail.networks.is_empty() {
+            map.serialize_entry("networks", &trail.networks)?;
+        }
+        if !trail.table.is_empty() {
+            map.serialize_entry("table", &trail.table)?;
+        }
+        for fact in &trail.facts {
+            map.serialize_entry(&fact.name, &*fact.record)?;
+        }
+        map.end()
+    }
+}
+
+struct FactFields<'a>(&'a Trail);
+
+impl Serialize for FactFields<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Age {
+            age_ms: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            stale: Option<bool>,
+        }
+        let age = |age: Duration, stale| Age { age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX), stale };
+        let Self(trail) = self;
+        let mut map = serializer.serialize_map(None)?;
+        if let Some((old, stale)) = trail.caller_age {
+            map.serialize_entry("caller", &age(old, stale.then_some(true)))?;
+        }
+        for fact in &trail.facts {
+            map.serialize_entry(&fact.name, &age(fact.age, Some(fact.stale)))?;
+        }
+        map.end()
+    }
+}
+
+struct ObligationFields<'a>(&'a [Obligation]);
+
+impl Serialize for ObligationFields<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut without = Vec::new();
+        let mut redact = Vec::new();
+        for obligation in self.0 {
+            match obligation {
+                Obligation::Without(name) => without.push(name.as_str()),
+                Obligation::Redact(pointer) => redact.push(pointer.as_str()),
+            }
+        }
+        let mut map = serializer.serialize_map(None)?;
+        for (key, values) in [("without", without), ("redact", redact)] {
+            if !values.is_empty() {
+                map.serialize_entry(key, &values)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// `bytes` with everything that is not printable ASCII percent-encoded, at most `longest` bytes of it.
+fn shown(bytes: &[u8], longest: usize) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for byte in bytes {
+        if text.len() >= longest {
+            text.truncate(longest);
+            text.push('…');
+            break;
+        }
+        match byte {
+            b' '..=b'~' => text.push(char::from(*byte)),
+            byte => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
+/// A target as received; values in its query stand only where `action` declares their names.
+fn shown_target(target: &[u8], action: Option<&Action>) -> String {
+    let Some(at) = target.iter().position(|byte| *byte == b'?') else { return shown(target, LONGEST_SHOWN) };
+    let declared = |name: &[u8]| action.is_some_and(|action| action.params.iter().any(|param| param.name.as_bytes() == name));
+    let mut cut = target.get(..=at).unwrap_or_default().to_vec();
+    let query = target.get(at + 1..).unwrap_or_default();
+    for (index, pair) in query.split(|byte| *byte == b'&').enumerate() {
+        if index > 0 {
+            cut.push(b'&');
+        }
+        let equals = pair.iter().position(|byte| *byte == b'=');
+        let name = pair.get(..equals.unwrap_or(pair.len())).unwrap_or_default();
+        match equals {
+            Some(_) if declared(name) => cut.extend_from_slice(pair),
+            _ if declared(name) => cut.extend_from_slice(name),
+            // A name nobody declares may be a secret itself: `?t0ken`.
+            _ => {
+                cut.extend_from_slice(name.get(..name.len().min(32)).unwrap_or_default());
+                cut.extend_from_slice(if equals.is_some() { b"=..." } else { b"" });
+            }
+        }
+    }
+    shown(&cut, LONGEST_SHOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_undeclared_names_are_not_shown() {
+        assert_eq!(shown_target(b"/api/v1/x?access_token=secret&a", None), "/api/v1/x?access_token=...&a");
+    }
+
+    #[test]
+    fn a_target_is_shown_escaped_and_cut() {
+        assert_eq!(shown_target(b"/a\n\xff\"b", None), "/a%0A%FF\"b");
+        assert!(shown_target(&b"/".repeat(5000), None).len() < 520);
+    }
+}

@@ -1,0 +1,367 @@
+//! The last stops: the verdict, and what it becomes: a permit that says what is sent, or a denial that says what is told.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::subject::IdentifiedRequest;
+use super::trail::{DecisionFields, Trail};
+use crate::audit::Entry;
+use crate::metrics::RecordKind;
+use crate::model::{Credential, Decision, Obligation, Reason, Record};
+use crate::policy::{PolicyInfo, Query};
+use crate::rules::param::Place;
+use crate::rules::refusal::{Filling, Refusal, Template, status};
+use crate::rules::target;
+
+/// A permitted request: what is sent is made from what was judged, and from nothing else.
+///
+/// Only [`IdentifiedRequest::decide`] makes one, and it cannot be forwarded before it is recorded:
+///
+/// ```
+/// use rolegate::audit::Recorded;
+/// use rolegate::pipeline::Permit;
+/// use rolegate::proxy::Destination;
+///
+/// fn forward(permit: &Recorded<Permit>) -> Destination<'_> {
+///     Destination::of(permit)
+/// }
+/// ```
+///
+/// ```compile_fail
+/// use rolegate::audit::Recorded;
+/// use rolegate::pipeline::Permit;
+/// use rolegate::proxy::Destination;
+///
+/// fn forward(permit: &Permit) -> Destination<'_> {
+///     Destination::of(permit)
+/// }
+/// ```
+///
+/// Nor can it be made by hand:
+///
+/// ```
+/// use rolegate::pipeline::{IdentifiedRequest, Permit};
+///
+/// fn permit(request: IdentifiedRequest) -> Option<Permit> {
+///     request.decide().ok()
+/// }
+/// ```
+///
+/// ```compile_fail
+/// use rolegate::pipeline::{IdentifiedRequest, Permit};
+///
+/// fn permit(request: IdentifiedRequest) -> Option<Permit> {
+///     Some(Permit { method: "GET".into(), target: "/".into(), ..request })
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    trail: Trail,
+    method: String,
+    target: String,
+    credential: Credential,
+    policies: Vec<Arc<PolicyInfo>>,
+    obligations: Vec<Obligation>,
+}
+
+/// A refused request, at whichever stop.
+#[derive(Debug)]
+pub struct Denial {
+    trail: Trail,
+    reason: Reason,
+    detail: String,
+    message: String,
+    param: String,
+    own_words: Option<Template>,
+    retry_after: Option<u64>,
+    allow: Option<String>,
+    policies: Vec<Arc<PolicyInfo>>,
+}
+
+/// What became of a permitted request.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The decision id.
+    pub id: String,
+    /// When the answer ended.
+    pub time: Timestamp,
+    /// The status that the client was sent; nothing when it left before.
+    pub status: Option<u16>,
+    /// Bytes of content that the client was sent.
+    pub bytes: u64,
+    /// From the request's head to the end of its answer, in microseconds.
+    pub duration_us: u64,
+}
+
+impl IdentifiedRequest {
+    /// Asks the policies.
+    ///
+    /// # Errors
+    /// A denial that names the policies that forbid, or says that none permits.
+    pub fn decide(self) -> Result<Permit, Box<Denial>> {
+        let Self { trail, action, door, method, mut params, resource, credential, principal } = self;
+        let facts: Vec<(&str, &Record)> = trail.facts.iter().map(|fact| (fact.name.as_str(), &*fact.record)).collect();
+        let networks: Vec<&str> = trail.networks.iter().map(String::as_str).collect();
+        let answer = trail.site.rules.engine.authorize(&Query {
+            action: &action.id,
+            principal: &principal,
+            resource: &resource,
+            params: &params,
+            is_self: trail.is_self,
+            facts: &facts,
+            networks: &networks,
+            table: &trail.table,
+        });
+        if let Some(reason) = answer.reason() {
+            let detail = match reason {
+                Reason::PolicyError => answer.errors.join("; "),
+                Reason::PolicyForbidden => told(&answer.determining),
+                _ => "no policy permits it".to_owned(),
+            };
+            let mut denial = trail.deny(reason, detail);
+            denial.policies = answer.determining;
+            return Err(denial);
+        }
+        for obligation in &answer.obligations {
+            if let Obligation::Without(name) = obligation {
+                params.remove(name);
+            }
+        }
+        let value = |name: &str| params.value(name).map(ToString::to_string).unwrap_or_default();
+        let mut sent = format!("{}{}", trail.site.upstream.path_prefix, door.path(|name| target::encode(&value(name))));
+        let mut separator = '?';
+        for param in action.params.iter().filter(|param| param.place == Place::Query) {
+            if let Some(value) = params.value(&param.name) {
+                sent.push(separator);
+                sent.push_str(&format!("{}={}", target::encode(&param.name), target::encode(&value.to_string())));
+                separator = '&';
+            }
+        }
+        Ok(Permit { trail, method, target: sent, credential, policies: answer.determining, obligations: answer.obligations })
+    }
+}
+
+/// The policies with what their authors say of them.
+fn told(policies: &[Arc<PolicyInfo>]) -> String {
+    let one = |policy: &Arc<PolicyInfo>| match &policy.reason {
+        Some(reason) => format!("`{}` ({}:{}): {reason}", policy.id, policy.file, policy.line),
+        None => format!("`{}` ({}:{})", policy.id, policy.file, policy.line),
+    };
+    policies.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+impl Permit {
+    /// What was known when it was decided.
+    #[must_use]
+    pub fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// The method to send.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The target to send: written from the validated parameters.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The credential to send: the one that was judged.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// The policies that permit.
+    #[must_use]
+    pub fn policies(&self) -> &[Arc<PolicyInfo>] {
+        &self.policies
+    }
+
+    /// What must be done along with it.
+    #[must_use]
+    pub fn obligations(&self) -> &[Obligation] {
+        &self.obligations
+    }
+}
+
+impl Trail {
+    /// Ends the walk here; what is known so far goes into the record. `detail` is for the operator.
+    #[must_use]
+    pub(crate) fn deny(self, reason: Reason, detail: impl Into<String>) -> Box<Denial> {
+        Box::new(Denial {
+            trail: self,
+            reason,
+            detail: detail.into(),
+            message: String::new(),
+            param: String::new(),
+            own_words: None,
+            retry_after: None,
+            allow: None,
+            policies: Vec::new(),
+        })
+    }
+}
+
+impl Denial {
+    /// What was known when it was refused.
+    #[must_use]
+    pub fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// Why, in one word.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Why, in full, for the operator.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The policies that forbid.
+    #[must_use]
+    pub fn policies(&self) -> &[Arc<PolicyInfo>] {
+        &self.policies
+    }
+
+    /// What the client is told: the provider's words.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let provider = &self.trail.site.rules.provider;
+        let filling = Filling { message: &self.message, param: &self.param, id: &self.trail.id };
+        let words = self.own_words.as_ref().or_else(|| provider.words_for(self.trail.action.as_deref(), self.reason));
+        let status = status(self.reason);
+        let mut headers = provider.refusal_headers.clone();
+        if status == 401 {
+            headers.extend(provider.unauthorized_headers.iter().cloned());
+        }
+        if let Some(allow) = &self.allow {
+            headers.push(("allow".to_owned(), allow.clone()));
+        }
+        let unavailable = (status == 503).then_some(5);
+        if let Some(seconds) = self.retry_after.or(unavailable) {
+            headers.push(("retry-after".to_owned(), seconds.to_string()));
+        }
+        Refusal { status, body: words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling)), headers }
+    }
+
+    pub(super) fn into_trail(self) -> Trail {
+        self.trail
+    }
+
+    pub(super) fn tell(&mut self, message: String, param: String, own_words: Option<Template>) {
+        self.message = message;
+        self.param = param;
+        self.own_words = own_words;
+    }
+
+    pub(super) fn retry_after(&mut self, seconds: u64) {
+        self.retry_after = Some(seconds);
+    }
+
+    /// The methods to name in `Allow` (RFC 9110 §10.2.1); HEAD goes with GET.
+    pub(super) fn allow(&mut self, methods: &[&str]) {
+        let mut allowed: Vec<&str> = Vec::new();
+        for method in methods {
+            for method in if *method == "GET" { &["GET", "HEAD"][..] } else { std::slice::from_ref(method) } {
+                if !allowed.contains(method) {
+                    allowed.push(method);
+                }
+            }
+        }
+        self.allow = Some(allowed.join(", "));
+    }
+}
+
+impl Permit {
+    pub(super) fn into_trail(self) -> Trail {
+        self.trail
+    }
+}
+
+fn ids(policies: &[Arc<PolicyInfo>]) -> Vec<&str> {
+    policies.iter().map(|policy| policy.id.as_str()).collect()
+}
+
+impl Entry for Permit {
+    fn kind(&self) -> RecordKind {
+        RecordKind::Decision
+    }
+
+    fn time(&self) -> Timestamp {
+        self.trail.time
+    }
+
+    fn id(&self) -> Option<&str> {
+        Some(&self.trail.id)
+    }
+
+    fn fields(&self) -> impl Serialize {
+        DecisionFields {
+            trail: &self.trail,
+            decision: Decision::Permit,
+            reason: None,
+            detail: None,
+            policies: ids(&self.policies),
+            obligations: &self.obligations,
+        }
+    }
+}
+
+impl Entry for Denial {
+    fn kind(&self) -> RecordKind {
+        RecordKind::Decision
+    }
+
+    fn time(&self) -> Timestamp {
+        self.trail.time
+    }
+
+    fn id(&self) -> Option<&str> {
+        Some(&self.trail.id)
+    }
+
+    fn fields(&self) -> impl Serialize {
+        DecisionFields {
+            trail: &self.trail,
+            decision: Decision::Deny,
+            reason: Some(self.reason),
+            detail: Some(&self.detail),
+            policies: ids(&self.policies),
+            obligations: &[],
+        }
+    }
+}
+
+impl Entry for Outcome {
+    fn kind(&self) -> RecordKind {
+        RecordKind::Outcome
+    }
+
+    fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    fn id(&self) -> Option<&str> {
+        Some(&self.id)
+    }
+
+    fn fields(&self) -> impl Serialize {
+        #[derive(Serialize)]
+        struct Fields {
+            status: Option<u16>,
+            bytes: u64,
+            duration_us: u64,
+        }
+        Fields { status: self.status, bytes: self.bytes, duration_us: self.duration_us }
+    }
+}
