@@ -7,6 +7,8 @@ pub mod metrics;
 pub mod model;
 pub mod pipeline;
 pub mod policy;
+pub mod proxy;
+pub mod reload;
 pub mod rules;
 
 /// The version of this build, and the git revision it was made of.

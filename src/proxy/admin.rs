@@ -1,0 +1,202 @@
+//! The listener for operators and monitoring: metrics, health, status, reload, invalidation.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{Method, Response, StatusCode};
+use jiff::Timestamp;
+use pingora::apps::http_app::ServeHttp;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::gate::Gate;
+use crate::audit::Event;
+use crate::identity::Selection;
+use crate::metrics::{InvalidationCause, RecordKind};
+
+/// The longest body of an order, in bytes.
+const LONGEST_ORDER: usize = 4096;
+
+/// Answers on the admin listener.
+#[derive(Debug)]
+pub(super) struct Admin {
+    gate: Arc<Gate>,
+    /// Whether the listener can be reached from other machines.
+    exposed: bool,
+}
+
+/// `POST /facts/invalidate`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    subject: Option<String>,
+    all: Option<bool>,
+}
+
+impl Admin {
+    pub(super) fn new(gate: Arc<Gate>, exposed: bool) -> Self {
+        Self { gate, exposed }
+    }
+
+    /// Whether the caller may see or change more than health and metrics; when not, why.
+    fn allowed(&self, head: &RequestHeader) -> Result<(), StatusCode> {
+        if head.method == Method::POST && head.headers.contains_key("origin") {
+            // A web page somewhere made an operator's browser send this.
+            return Err(StatusCode::FORBIDDEN);
+        }
+        if !self.exposed {
+            return Ok(());
+        }
+        let Some(token) = &self.gate.config.admin.token else { return Err(StatusCode::NOT_FOUND) };
+        let sent = head
+            .headers
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
+        if sent.is_some_and(|sent| same(sent.as_bytes(), token.reveal().as_bytes())) {
+            Ok(())
+        } else {
+            Err(StatusCode::UNAUTHORIZED)
+        }
+    }
+
+    async fn answer(&self, session: &mut ServerSession) -> (StatusCode, &'static str, String) {
+        let head = session.req_header();
+        let method = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
+        let path = head.uri.path().to_owned();
+        let json = |status, body: Value| (status, "application/json", body.to_string());
+        match (&method, path.as_str()) {
+            (&Method::GET, "/livez") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            (&Method::GET, "/readyz") => self.ready(),
+            (&Method::GET, "/metrics") => match self.gate.metrics.page() {
+                Ok(page) => (StatusCode::OK, "text/plain; version=0.0.4", page),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n")),
+            },
+            (&Method::GET, "/status") | (&Method::POST, "/reload" | "/facts/invalidate") => {
+                if let Err(status) = self.allowed(head) {
+                    return json(status, json!({ "error": status.canonical_reason() }));
+                }
+                match path.as_str() {
+                    "/status" => json(StatusCode::OK, self.status()),
+                    "/reload" => self.reload().await,
+                    _ => self.invalidate(session).await,
+                }
+            }
+            (_, "/livez" | "/readyz" | "/metrics" | "/status" | "/reload" | "/facts/invalidate") => {
+                json(StatusCode::METHOD_NOT_ALLOWED, json!({ "error": "method not allowed" }))
+            }
+            _ => json(StatusCode::NOT_FOUND, json!({ "error": "not found" })),
+        }
+    }
+
+    fn ready(&self) -> (StatusCode, &'static str, String) {
+        let writable = self.gate.audit.writable();
+        let draining = self.gate.draining();
+        let status = if writable && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let word = |good| if good { "ok" } else { "failed" };
+        let text = format!("policies ok\naudit {}\naccepting {}\n", word(writable), word(!draining));
+        (status, "text/plain", text)
+    }
+
+    fn status(&self) -> Value {
+        let live = self.gate.current.live();
+        let upstreams: Vec<Value> = live
+            .sites
+            .iter()
+            .zip(&self.gate.handles)
+            .map(|(site, handle)| {
+                let sizes = handle.identity.sizes();
+                json!({
+                    "name": site.upstream.name,
+                    "provider": site.upstream.provider,
+                    "mode": site.upstream.mode,
+                    "open_routes": site.rules.provider.open_routes(),
+                    "facts": { "callers": sizes.callers, "facts": sizes.facts, "tables": sizes.tables, "refused": sizes.refused },
+                })
+            })
+            .collect();
+        let observed = live
+            .sites
+            .iter()
+            .filter(|site| site.upstream.mode == crate::model::Mode::Observe)
+            .map(|site| site.upstream.name.clone());
+        let observed: Vec<String> = observed.collect();
+        let warning =
+            (!observed.is_empty()).then(|| format!("NOTHING IS ENFORCED for {}: mode = \"observe\"", observed.join(", ")));
+        json!({
+            "version": crate::VERSION,
+            "mode": if observed.is_empty() { "enforce" } else { "observe" },
+            "warning": warning,
+            "policy_revision": live.revision,
+            "last_reload": self.gate.current.status(),
+            "upstreams": upstreams,
+            "connections": self.gate.open.load(std::sync::atomic::Ordering::Acquire),
+            "audit": self.gate.audit.position(),
+        })
+    }
+
+    async fn reload(&self) -> (StatusCode, &'static str, String) {
+        let current = Arc::clone(&self.gate.current);
+        let audit = Arc::clone(&self.gate.audit);
+        let done = tokio::task::spawn_blocking(move || current.reload(&audit)).await;
+        let (status, body) = match done {
+            Ok(Ok(_)) => (StatusCode::OK, json!({ "policy_revision": self.gate.current.live().revision })),
+            Ok(Err(faults)) => (StatusCode::UNPROCESSABLE_ENTITY, json!({ "error": faults.to_string() })),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": error.to_string() })),
+        };
+        (status, "application/json", body.to_string())
+    }
+
+    async fn invalidate(&self, session: &mut ServerSession) -> (StatusCode, &'static str, String) {
+        let mut body = Vec::new();
+        while let Ok(Some(chunk)) = session.read_request_body().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > LONGEST_ORDER {
+                return (
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "application/json",
+                    json!({ "error": "the body is too long" }).to_string(),
+                );
+            }
+        }
+        let order = serde_json::from_slice::<Order>(&body);
+        let selection = match &order {
+            Ok(Order { subject: Some(subject), all: None }) => Selection::Subject(subject),
+            Ok(Order { subject: None, all: Some(true) }) => Selection::All,
+            _ => {
+                let error = json!({ "error": "the body is {\"subject\":\"id\"} or {\"all\":true}" }).to_string();
+                return (StatusCode::BAD_REQUEST, "application/json", error);
+            }
+        };
+        let dropped: usize = self.gate.handles.iter().map(|handle| handle.identity.invalidate(selection)).sum();
+        tracing::info!(dropped, cause = ?InvalidationCause::Admin, "facts invalidated");
+        let mut fields = serde_json::Map::new();
+        fields.insert("subject".into(), order.ok().and_then(|order| order.subject).into());
+        fields.insert("dropped".into(), dropped.into());
+        drop(self.gate.audit.record(Event { kind: RecordKind::Invalidate, time: Timestamp::now(), fields }));
+        (StatusCode::OK, "application/json", json!({ "dropped": dropped }).to_string())
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let (status, kind, body) = self.answer(session).await;
+        let length = body.len();
+        let body = if session.req_header().method == Method::HEAD { Vec::new() } else { body.into_bytes() };
+        let response = Response::builder()
+            .status(status)
+            .header("content-type", kind)
+            .header("content-length", length)
+            .header("cache-control", "no-store")
+            .body(body);
+        response.unwrap_or_default()
+    }
+}
+
+/// Compares in a time that does not tell where the two differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}

@@ -1,0 +1,196 @@
+//! Between the proxy engine's types and the walk's: heads in, heads out.
+
+use std::net::IpAddr;
+
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::audit::Recorded;
+use crate::config::Listen;
+use crate::model::{Body, RawRequest};
+use crate::pipeline::Permit;
+use crate::rules::provider::{HostHeader, Provider};
+use crate::rules::refusal::Refusal;
+
+/// Fields of a guarded request that tell a server nothing it could be misled by.
+const HARMLESS: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "dnt",
+    "if-modified-since",
+    "if-none-match",
+    "origin",
+    "pragma",
+    "referer",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+];
+
+/// Fields that tell where a request came from; they are made anew, and no spelling of them is passed on.
+const FORWARDING: &[&str] =
+    &["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip"];
+
+/// Where a request came from, as far as it is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The client's address.
+    pub(super) client: IpAddr,
+    /// The chain to send on: what a trusted proxy said, and the peer it said it from.
+    pub(super) forwarded_for: String,
+    /// `http` or `https`.
+    pub(super) proto: &'static str,
+    /// A trusted proxy's id of the request.
+    pub(super) correlation: Option<String>,
+}
+
+/// Reads where a request came from: the peer's own address, unless the peer is a proxy that is trusted.
+///
+/// Of `X-Forwarded-For` the rightmost address that is not itself a trusted proxy is the client; what stands left of it was
+/// written by the client and is worth nothing.
+#[must_use]
+pub(super) fn origin(head: &RequestHeader, peer: IpAddr, tls: bool, listen: &Listen) -> Origin {
+    let peer = peer.to_canonical();
+    let trusted = |address: IpAddr| listen.trusted_proxies.iter().any(|net| net.contains(&address));
+    let own = if tls { "https" } else { "http" };
+    if !trusted(peer) {
+        return Origin { client: peer, forwarded_for: peer.to_string(), proto: own, correlation: None };
+    }
+    let mut chain = vec![peer];
+    let stated: Vec<&str> = head.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    for part in stated.iter().rev().flat_map(|value| value.split(',').rev()) {
+        let Ok(address) = part.trim().parse::<IpAddr>() else { break };
+        let address = address.to_canonical();
+        chain.push(address);
+        if !trusted(address) {
+            break;
+        }
+    }
+    let client = chain.last().copied().unwrap_or(peer);
+    let forwarded_for = chain.iter().rev().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let proto = match head.headers.get("x-forwarded-proto").map(|value| value.as_bytes()) {
+        Some(b"https") => "https",
+        Some(b"http") => "http",
+        _ => own,
+    };
+    let id = head.headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let well_formed =
+        |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    Origin { client, forwarded_for, proto, correlation: id.filter(well_formed).map(ToOwned::to_owned) }
+}
+
+/// The request's head as the walk reads it; `bodiless` says that h2 ended the request with it.
+#[must_use]
+pub(super) fn raw_request<'a>(head: &'a RequestHeader, bodiless: bool, origin: &Origin) -> RawRequest<'a> {
+    let length = head.headers.get("content-length").and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
+    let body = match length {
+        Some(0) => Body::Absent,
+        Some(length) => Body::Sized(length),
+        None if head.headers.contains_key("transfer-encoding") => Body::Streamed,
+        None if head.version == http::Version::HTTP_2 && !bodiless => Body::Streamed,
+        None => Body::Absent,
+    };
+    RawRequest {
+        method: head.method.as_str(),
+        target: head.raw_path(),
+        host: host(head),
+        headers: head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        body,
+        client: origin.client,
+        correlation: origin.correlation.clone(),
+    }
+}
+
+/// The host that a request is addressed to: `:authority` of h2, else the `Host` field; nothing when there are several.
+#[must_use]
+pub(super) fn host(head: &RequestHeader) -> Option<&str> {
+    if let Some(authority) = head.uri.authority() {
+        return Some(authority.as_str());
+    }
+    let mut hosts = head.headers.get_all("host").iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// The head to send for a recorded permit: made from what was judged, with named fields of the client's and no others.
+///
+/// # Errors
+/// Something cannot be written as a header.
+pub(super) fn permitted(
+    permit: &Recorded<Permit>,
+    received: &RequestHeader,
+    origin: &Origin,
+    authority: &str,
+) -> pingora::Result<RequestHeader> {
+    let provider = &permit.trail().site().rules.provider;
+    let mut head = RequestHeader::build(permit.method(), permit.target().as_bytes(), Some(24))?;
+    head.set_version(http::Version::HTTP_11);
+    let host = match provider.host {
+        HostHeader::Received => host(received).unwrap_or(authority),
+        HostHeader::Upstream => authority,
+    };
+    head.insert_header("host", host)?;
+    for (name, value) in &received.headers {
+        let name = name.as_str();
+        if HARMLESS.contains(&name) || provider.forward_headers.iter().any(|forward| forward == name) {
+            head.append_header(name.to_owned(), value.clone())?;
+        }
+    }
+    for (name, value) in &permit.credential().headers {
+        head.insert_header(name.clone(), value.reveal().to_owned())?;
+    }
+    forwarding(&mut head, origin)?;
+    head.insert_header("x-request-id", permit.trail().id().to_owned())?;
+    Ok(head)
+}
+
+/// Replaces what the client said of where it came from by what is known.
+///
+/// # Errors
+/// Something cannot be written as a header.
+pub(super) fn forwarding(head: &mut RequestHeader, origin: &Origin) -> pingora::Result<()> {
+    let spelt: Vec<String> = head
+        .headers
+        .keys()
+        .map(|name| name.as_str().to_owned())
+        .filter(|name| FORWARDING.contains(&name.replace(['_', '.'], "-").as_str()))
+        .collect();
+    for name in spelt {
+        head.remove_header(&name);
+    }
+    head.insert_header("x-forwarded-for", origin.forwarded_for.clone())?;
+    head.insert_header("x-real-ip", origin.client.to_string())?;
+    head.insert_header("x-forwarded-proto", origin.proto)?;
+    Ok(())
+}
+
+/// Takes the credentials out of a head: a preflight needs none.
+pub(super) fn without_credentials(head: &mut RequestHeader, provider: &Provider) {
+    for name in provider.credentials.iter().flatten().map(String::as_str).chain(["cookie", "authorization"]) {
+        head.remove_header(name);
+    }
+}
+
+/// The head of a refusal.
+///
+/// # Errors
+/// Something cannot be written as a header.
+pub(super) fn refusal(refusal: &Refusal, id: Option<&str>) -> pingora::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(refusal.status, Some(8))?;
+    head.insert_header("content-type", "application/json")?;
+    head.insert_header("content-length", refusal.body.len())?;
+    head.insert_header("cache-control", "no-store")?;
+    for (name, value) in &refusal.headers {
+        head.insert_header(name.clone(), value.clone())?;
+    }
+    if let Some(id) = id {
+        head.insert_header("x-request-id", id.to_owned())?;
+    }
+    Ok(head)
+}

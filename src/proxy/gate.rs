@@ -1,0 +1,147 @@
+//! What all requests share: the rules in force, one handle for each upstream, the log, the metrics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::lookup::LookupClient;
+use super::peer::Peer;
+use crate::audit::AuditLog;
+use crate::config::Config;
+use crate::identity::{Identity, Settings};
+use crate::metrics::Metrics;
+use crate::pipeline::{Pipeline, Site};
+use crate::reload::Current;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Gate {
+    /// The operator's settings.
+    pub config: Config,
+    /// The rules in force.
+    pub current: Arc<Current>,
+    /// The upstreams, in the order of the configuration.
+    pub handles: Vec<Handle>,
+    /// The walk.
+    pub pipeline: Pipeline,
+    /// The audit log.
+    pub audit: Arc<AuditLog>,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// Client connections that are open.
+    pub open: AtomicUsize,
+    draining: AtomicBool,
+}
+
+/// One upstream at run time.
+#[derive(Debug)]
+pub struct Handle {
+    /// Where it is.
+    pub peer: Arc<Peer>,
+    /// What is known of its callers.
+    pub identity: Identity<LookupClient>,
+    peers: Vec<(Arc<Peer>, Duration)>,
+}
+
+impl Gate {
+    /// Puts a checked configuration, its rules and its log to work.
+    ///
+    /// # Errors
+    /// A file that an upstream names cannot be read.
+    pub fn new(config: Config, current: Arc<Current>, audit: Arc<AuditLog>, metrics: Metrics) -> Result<Self, String> {
+        let handles = config.upstreams.iter().map(|upstream| handle(&config, upstream, &metrics)).collect::<Result<_, _>>()?;
+        let pipeline = Pipeline::new(Arc::clone(&audit), metrics.clone());
+        Ok(Self {
+            config,
+            current,
+            handles,
+            pipeline,
+            audit,
+            metrics,
+            open: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// The upstream that serves `host`, with the rules in force: its index, and what its requests are judged by.
+    #[must_use]
+    pub fn site_for(&self, host: &str) -> Option<(usize, Site)> {
+        let live = self.current.live();
+        let name = host_name(host);
+        let serves = |site: &Site| match &site.upstream.host {
+            Some(served) => served.eq_ignore_ascii_case(host) || served.eq_ignore_ascii_case(name),
+            None => true,
+        };
+        live.sites.iter().position(serves).and_then(|index| Some((index, live.sites.get(index)?.clone())))
+    }
+
+    /// The first upstream: its words answer what belongs to none.
+    #[must_use]
+    pub fn first_site(&self) -> Option<Site> {
+        self.current.live().sites.first().cloned()
+    }
+
+    /// Resolves every upstream's name now, and then again and again. Never returns.
+    pub async fn resolve(self: Arc<Self>) {
+        let tasks = self.handles.iter().flat_map(|handle| handle.peers.iter().cloned()).map(|(peer, every)| {
+            tokio::spawn(async move {
+                loop {
+                    peer.resolve().await;
+                    tokio::time::sleep(every).await;
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            drop(task.await);
+        }
+    }
+
+    /// Whether requests in flight are only being finished.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// From now on requests in flight are only finished.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+}
+
+/// The host without its port; an IPv6 address keeps its brackets.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => {
+            name
+        }
+        _ => host,
+    }
+}
+
+fn handle(config: &Config, upstream: &crate::config::Upstream, metrics: &Metrics) -> Result<Handle, String> {
+    let peer = Arc::new(Peer::new(&upstream.url, upstream, metrics.clone())?);
+    let mut peers = vec![(Arc::clone(&peer), upstream.resolve_every)];
+    let mut bases = BTreeMap::new();
+    if let Some(account) = &upstream.account {
+        let account = Arc::new(Peer::new(account, upstream, metrics.clone())?);
+        peers.push((Arc::clone(&account), upstream.resolve_every));
+        bases.insert("account".to_owned(), account);
+    }
+    let client = LookupClient::new(Arc::clone(&peer), bases, upstream.path_prefix.clone(), upstream.first_byte_timeout);
+    let facts = &config.facts;
+    let settings = Settings {
+        upstream: upstream.name.clone(),
+        ttl: facts.ttl,
+        max_stale: facts.max_stale,
+        refused_ttl: facts.refused_ttl,
+        capacity: facts.capacity,
+        lookup_timeout: facts.lookup_timeout,
+        lookup_address: facts.lookup_address,
+        lookups: config.limits.lookups,
+        lookups_per_address: config.limits.lookups_per_address,
+        service: upstream.service.clone().map(|headers| crate::model::Credential { headers }),
+    };
+    let identity = Identity::new(settings, client, metrics.clone()).map_err(|error| error.to_string())?;
+    Ok(Handle { peer, identity, peers })
+}

@@ -1,0 +1,346 @@
+//! The policy enforcement point: translates between the proxy engine's hooks and the walk, and decides nothing itself.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::Destination;
+use super::convert;
+use super::gate::Gate;
+use crate::audit::Recorded;
+use crate::metrics::{InvalidationCause, RejectedCause, UpstreamError};
+use crate::model::{Door, Reason};
+use crate::pipeline::{Admission, Open, Outcome, Permit, Refused, Site};
+use crate::rules::refusal::{Filling, Refusal};
+use crate::rules::{Action, Then};
+
+/// Carries out what the walk says.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    gate: Arc<Gate>,
+}
+
+/// One request on its way through.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    stage: Stage,
+    started: Instant,
+    index: usize,
+    site: Option<Site>,
+    origin: convert::Origin,
+    action: String,
+    door: Door,
+    websocket: bool,
+}
+
+/// How far a request has come. Only `PassThrough` and `Admitted` have a destination.
+#[derive(Debug)]
+enum Stage {
+    Arrived,
+    PassThrough(Open),
+    Admitted(Recorded<Permit>),
+    Refused,
+}
+
+impl Gateway {
+    /// A gateway to what `gate` knows.
+    #[must_use]
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        Self { gate }
+    }
+
+    /// Judges the request.
+    async fn judge(&self, session: &mut Session, exchange: &mut Exchange) -> Admission {
+        let bodiless = session.as_downstream_mut().is_body_empty();
+        let raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
+        let now = Timestamp::now();
+        let Some(first) = self.gate.first_site() else { return nothing_served() };
+        let refuse = |site: Site, reason, detail: &str| self.gate.pipeline.refuse_early(&raw, site, reason, detail, now);
+        let Some(host) = raw.host.filter(|host| !host.is_empty()) else {
+            return refuse(first, Reason::FramingInvalid, "no `Host`, or more than one");
+        };
+        let Some((index, site)) = self.gate.site_for(host) else {
+            return refuse(first, Reason::HostUnknown, "no upstream serves this host");
+        };
+        exchange.index = index;
+        exchange.site = Some(site.clone());
+        if raw.method == "TRACE" {
+            return refuse(site, Reason::FramingInvalid, "`TRACE` would show the credential to whoever asks");
+        }
+        let limits = &self.gate.config.limits;
+        let bytes: usize = raw.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        if raw.headers.len() > limits.header_fields || bytes > limits.header_bytes {
+            self.gate.metrics.rejected(RejectedCause::HeaderTooLarge);
+            return refuse(site, Reason::FramingInvalid, "the header section is too large");
+        }
+        if raw.has_header("upgrade") && site.upstream.websockets == Then::Deny {
+            return refuse(site, Reason::RouteUnlisted, "the operator closed WebSockets");
+        }
+        let Some(handle) = self.gate.handles.get(index) else { return nothing_served() };
+        let walk = self.gate.pipeline.admit(&raw, site.clone(), &handle.identity, now);
+        match AssertUnwindSafe(walk).catch_unwind().await {
+            Ok(admission) => admission,
+            Err(_) => refuse(site, Reason::Internal, "a fault of rolegate itself: the walk panicked"),
+        }
+    }
+
+    /// Answers with a refusal; the connection stays open.
+    async fn answer(&self, session: &mut Session, refused: &Refused) -> pingora::Result<()> {
+        let head = convert::refusal(&refused.refusal, Some(&refused.id))?;
+        let body = bytes::Bytes::from(refused.refusal.body.clone());
+        session.write_response_header(Box::new(head), false).await?;
+        session.write_response_body(Some(body), true).await
+    }
+}
+
+/// No upstream at all: a configuration that the checks do not let through.
+fn nothing_served() -> Admission {
+    let refusal = Refusal { status: 500, body: "{}".to_owned(), headers: Vec::new() };
+    Admission::Refused(Refused { id: String::new(), door: Door::None, action: "none".into(), reason: Reason::Internal, refusal })
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange {
+            stage: Stage::Arrived,
+            started: Instant::now(),
+            index: 0,
+            site: None,
+            origin: convert::Origin {
+                client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                forwarded_for: String::new(),
+                proto: "http",
+                correlation: None,
+            },
+            action: "none".to_owned(),
+            door: Door::None,
+            websocket: false,
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
+        let peer =
+            session.client_addr().and_then(|address| address.as_inet()).map_or(exchange.origin.client, |address| address.ip());
+        let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        exchange.origin = convert::origin(session.req_header(), peer, tls, &self.gate.config.listen);
+        if self.gate.draining() {
+            session.set_keepalive(None);
+        }
+        match self.judge(session, exchange).await {
+            Admission::Open(open) => {
+                exchange.stage = Stage::PassThrough(open);
+                Ok(false)
+            }
+            Admission::Observed { action, door, .. } => {
+                exchange.stage = Stage::PassThrough(Open::Route);
+                exchange.action = action;
+                exchange.door = door;
+                Ok(false)
+            }
+            Admission::Permitted(permit) => {
+                permit.trail().action().clone_into(&mut exchange.action);
+                exchange.door = permit.trail().door();
+                exchange.stage = Stage::Admitted(permit);
+                Ok(false)
+            }
+            Admission::Refused(refused) => {
+                exchange.action.clone_from(&refused.action);
+                exchange.door = refused.door;
+                exchange.stage = Stage::Refused;
+                self.answer(session, &refused).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+        let upgrade = session.req_header().headers.contains_key("upgrade");
+        let handle = self.gate.handles.get(exchange.index);
+        let handle = handle.ok_or_else(|| Error::explain(ErrorType::InternalError, "the upstream is gone"))?;
+        let peer = match &exchange.stage {
+            Stage::PassThrough(_) => handle.peer.http(upgrade),
+            Stage::Admitted(permit) => Destination::of(permit).peer(handle),
+            Stage::Arrived | Stage::Refused => {
+                return Err(Error::explain(ErrorType::InternalError, "a request without a verdict"));
+            }
+        };
+        let mut peer = peer.map_err(|error| {
+            let mut error = Error::explain(ErrorType::ConnectError, error.to_string());
+            error.as_up();
+            error
+        })?;
+        if let Some(site) = &exchange.site
+            && !upgrade
+        {
+            peer.options.read_timeout = Some(site.upstream.first_byte_timeout.max(site.upstream.read_timeout));
+        }
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        let Some(handle) = self.gate.handles.get(exchange.index) else { return Ok(()) };
+        match &exchange.stage {
+            Stage::Admitted(permit) => {
+                *upstream_request = Destination::of(permit).head(session.req_header(), &exchange.origin, handle)?;
+            }
+            Stage::PassThrough(open) => {
+                convert::forwarding(upstream_request, &exchange.origin)?;
+                if let Some(site) = &exchange.site {
+                    if *open == Open::Preflight {
+                        convert::without_credentials(upstream_request, &site.rules.provider);
+                    }
+                    if site.rules.provider.host == crate::rules::provider::HostHeader::Upstream {
+                        upstream_request.insert_header("host", handle.peer.authority())?;
+                    }
+                }
+            }
+            Stage::Arrived | Stage::Refused => {
+                return Err(Error::explain(ErrorType::InternalError, "a request without a verdict"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        match response.status.as_u16() {
+            401 => self.unauthorized(session, exchange),
+            101 => {
+                exchange.websocket = true;
+                self.gate.metrics.websocket_opened();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let timed_out = matches!(
+            error.etype(),
+            ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout
+        );
+        let code = match (error.etype(), error.esource()) {
+            (ErrorType::HTTPStatus(code), _) => *code,
+            (_, ErrorSource::Upstream) if timed_out => 504,
+            (_, ErrorSource::Upstream) => 502,
+            (ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => 0,
+            (_, ErrorSource::Downstream) => 400,
+            (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
+        };
+        if *error.esource() == ErrorSource::Upstream {
+            self.gate.metrics.upstream_error(provider(exchange), failure(error.etype()));
+        }
+        if code > 0 && session.response_written().is_none() {
+            let written = self.answer_failure(session, exchange, code).await;
+            if let Err(error) = written {
+                tracing::debug!(%error, "client left before its error answer");
+            }
+        }
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        let status = session.response_written().map(|head| head.status.as_u16());
+        let elapsed = exchange.started.elapsed();
+        // 499 is what operators know from nginx: the client left before it was answered.
+        self.gate.metrics.request(provider(exchange), exchange.door, &exchange.action, status.unwrap_or(499), elapsed);
+        if exchange.websocket {
+            self.gate.metrics.websocket_closed();
+        }
+        if let Stage::Admitted(permit) = &exchange.stage {
+            self.gate.pipeline.outcome(Outcome {
+                id: permit.trail().id().to_owned(),
+                time: Timestamp::now(),
+                status,
+                bytes: u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX),
+                duration_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+            });
+            if let Some(error) = error {
+                tracing::warn!(id = permit.trail().id(), %error, "permitted request failed");
+            }
+        } else if let Some(error) = error {
+            tracing::debug!(%error, "request failed");
+        }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+        true
+    }
+}
+
+impl Gateway {
+    /// The upstream does not know the credential any more: what is remembered of it goes.
+    fn unauthorized(&self, session: &Session, exchange: &Exchange) {
+        let (Some(site), Some(handle)) = (&exchange.site, self.gate.handles.get(exchange.index)) else { return };
+        let plan = &site.rules.provider.plan;
+        let dropped = match &exchange.stage {
+            Stage::Admitted(permit) => handle.identity.drop_credential(plan, permit.credential()),
+            Stage::PassThrough(Open::Route | Open::Unlisted) => {
+                let raw = convert::raw_request(session.req_header(), true, &exchange.origin);
+                crate::pipeline::revocable(&raw, site)
+                    .is_some_and(|credential| handle.identity.drop_credential(plan, &credential))
+            }
+            Stage::PassThrough(Open::Outside | Open::Preflight) | Stage::Arrived | Stage::Refused => false,
+        };
+        if dropped {
+            tracing::debug!(cause = ?InvalidationCause::Unauthorized, "credential dropped");
+        }
+    }
+
+    /// A failure of the upstream, in the provider's words.
+    async fn answer_failure(&self, session: &mut Session, exchange: &Exchange, code: u16) -> pingora::Result<()> {
+        let reason = if code == 500 { Reason::Internal } else { Reason::FactsUnavailable };
+        let id = match &exchange.stage {
+            Stage::Admitted(permit) => Some(permit.trail().id()),
+            _ => None,
+        };
+        let words = exchange.site.as_ref().and_then(|site| site.rules.provider.words_for(None::<&Action>, reason).cloned());
+        let filling = Filling { message: "", param: "", id: id.unwrap_or_default() };
+        let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling));
+        session.set_keepalive(None);
+        let head = convert::refusal(&Refusal { status: code, body: body.clone(), headers: Vec::new() }, id)?;
+        session.write_response_header(Box::new(head), false).await?;
+        session.write_response_body(Some(bytes::Bytes::from(body)), true).await
+    }
+}
+
+fn provider(exchange: &Exchange) -> &str {
+    exchange.site.as_ref().map_or("none", |site| site.rules.provider.name.as_str())
+}
+
+fn failure(error: &ErrorType) -> UpstreamError {
+    match error {
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout => {
+            UpstreamError::Timeout
+        }
+        ErrorType::ConnectError
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::SocketError => UpstreamError::Connect,
+        _ => UpstreamError::Broken,
+    }
+}

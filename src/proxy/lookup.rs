@@ -1,0 +1,136 @@
+//! The client that asks an upstream about its callers: built from scratch, pooled, bounded, never given a client's header
+//! but the credential.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::connectors::http::Connector;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::peer::Peer;
+use crate::identity::{Ask, AskError, Question, Reply};
+
+/// The longest answer that is read, in bytes: `permissions.listAll` of a large workspace is a tenth of it.
+const LONGEST_ANSWER: usize = 1024 * 1024;
+
+/// Asks one upstream, and the other servers that its provider names.
+pub struct LookupClient {
+    connector: Connector<()>,
+    upstream: Arc<Peer>,
+    bases: BTreeMap<String, Arc<Peer>>,
+    path_prefix: String,
+    first_byte_timeout: Duration,
+}
+
+impl std::fmt::Debug for LookupClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LookupClient").field("upstream", &self.upstream).field("bases", &self.bases).finish_non_exhaustive()
+    }
+}
+
+impl LookupClient {
+    /// Asks `upstream` below `path_prefix`, and each of `bases` by its name.
+    #[must_use]
+    pub fn new(
+        upstream: Arc<Peer>,
+        bases: BTreeMap<String, Arc<Peer>>,
+        path_prefix: String,
+        first_byte_timeout: Duration,
+    ) -> Self {
+        let connector = Connector::new(Some(super::peer::connector_options(128)));
+        Self { connector, upstream, bases, path_prefix, first_byte_timeout }
+    }
+
+    async fn exchange(&self, question: &Question) -> Result<Reply, AskError> {
+        let (server, prefix) = match &question.base {
+            None => (&self.upstream, self.path_prefix.as_str()),
+            Some(base) => (self.bases.get(base).ok_or_else(|| AskError::Connect(format!("no `{base}` is configured")))?, ""),
+        };
+        let peer = server.http(false).map_err(|error| AskError::Connect(error.to_string()))?;
+        // A pooled connection may have been closed by the other side a moment ago: that is worth one more try, on a new one.
+        match self.once(server, &peer, prefix, question).await {
+            Err(Failed { reused: true, answered: false, .. }) => {
+                let mut fresh = peer.clone();
+                fresh.options.idle_timeout = Some(Duration::ZERO);
+                fresh.group_key = 1;
+                self.once(server, &fresh, prefix, question).await.map_err(|failed| failed.error)
+            }
+            other => other.map_err(|failed| failed.error),
+        }
+    }
+
+    async fn once(&self, server: &Peer, peer: &HttpPeer, prefix: &str, question: &Question) -> Result<Reply, Failed> {
+        let (mut session, reused) = self.connector.get_http_session(peer).await.map_err(|error| Failed {
+            error: AskError::Connect(error.to_string()),
+            reused: false,
+            answered: false,
+        })?;
+        session.set_read_timeout(Some(self.first_byte_timeout));
+        let failed = |error: AskError, answered| Failed { error, reused, answered };
+        let broken = |answered: bool| {
+            move |error: Box<pingora::Error>| Failed { error: AskError::Broken(error.to_string()), reused, answered }
+        };
+        let request = request(server, prefix, question).map_err(|why| failed(AskError::Broken(why), true))?;
+        session.write_request_header(Box::new(request)).await.map_err(broken(false))?;
+        session.finish_request_body().await.map_err(broken(false))?;
+        session.read_response_header().await.map_err(broken(false))?;
+        let (status, headers) = head(&session).ok_or_else(|| failed(AskError::Broken("no answer".into()), true))?;
+        let mut body = Vec::new();
+        while let Some(chunk) = session.read_response_body().await.map_err(broken(true))? {
+            if body.len() + chunk.len() > LONGEST_ANSWER {
+                return Err(failed(AskError::TooLarge, true));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if peer.group_key == 0 {
+            self.connector.release_http_session(session, peer, peer.options.idle_timeout).await;
+        }
+        Ok(Reply { status, headers, body })
+    }
+}
+
+struct Failed {
+    error: AskError,
+    reused: bool,
+    answered: bool,
+}
+
+impl Ask for LookupClient {
+    async fn ask(&self, question: Question) -> Result<Reply, AskError> {
+        self.exchange(&question).await
+    }
+}
+
+fn request(server: &Peer, prefix: &str, question: &Question) -> Result<RequestHeader, String> {
+    let target = format!("{prefix}{}", question.target);
+    let mut request = RequestHeader::build("GET", target.as_bytes(), Some(8)).map_err(|error| error.to_string())?;
+    let mut set = |name: &str, value: &str| {
+        request.insert_header(name.to_owned(), value.to_owned()).map(drop).map_err(|error| error.to_string())
+    };
+    set("host", &server.authority())?;
+    set("accept", "application/json")?;
+    set("accept-encoding", "identity")?;
+    set("user-agent", concat!("rolegate/", env!("CARGO_PKG_VERSION")))?;
+    for (name, value) in &question.headers {
+        // The error would hold the value.
+        set(name, value.reveal()).map_err(|_| format!("`{name}` holds no header value"))?;
+    }
+    if let Some(client) = question.client {
+        set("x-forwarded-for", &client.to_string())?;
+        set("x-real-ip", &client.to_string())?;
+    }
+    Ok(request)
+}
+
+fn head(session: &HttpSession) -> Option<(u16, Vec<(String, String)>)> {
+    let response = session.response_header()?;
+    let headers = response
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    Some((response.status.as_u16(), headers))
+}

@@ -1,0 +1,43 @@
+//! The policy enforcement point: connections in, verdicts carried out, connections out. The only importer of the proxy engine.
+
+mod admin;
+mod convert;
+mod entrance;
+mod gate;
+mod gateway;
+mod lookup;
+mod peer;
+mod server;
+mod tls;
+
+use pingora::http::RequestHeader;
+use pingora::upstreams::peer::HttpPeer;
+
+pub use gate::Gate;
+pub use server::{Running, Server, StartError};
+
+use crate::audit::Recorded;
+use crate::pipeline::Permit;
+use gate::Handle;
+
+/// Where a guarded request goes: there is none without a recorded permit, so that nothing guarded can be sent unrecorded.
+#[derive(Debug)]
+pub struct Destination<'p> {
+    permit: &'p Recorded<Permit>,
+}
+
+impl<'p> Destination<'p> {
+    /// The destination that `permit` opens.
+    #[must_use]
+    pub fn of(permit: &'p Recorded<Permit>) -> Self {
+        Self { permit }
+    }
+
+    fn peer(&self, handle: &Handle) -> Result<HttpPeer, peer::Unresolved> {
+        handle.peer.http(false)
+    }
+
+    fn head(&self, received: &RequestHeader, origin: &convert::Origin, handle: &Handle) -> pingora::Result<RequestHeader> {
+        convert::permitted(self.permit, received, origin, &handle.peer.authority())
+    }
+}

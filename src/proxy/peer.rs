@@ -1,0 +1,140 @@
+//! Where an upstream is: its addresses, resolved in the background, and how a connection to it is made.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use pingora::connectors::ConnectorOptions;
+use pingora::protocols::tls::CaType;
+use pingora::tls::CertificateDer;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::{WrappedX509, parse_x509};
+
+use crate::config::{Origin, Upstream};
+use crate::metrics::{Metrics, UpstreamError};
+
+/// How long a connection to an upstream is kept for the next request: Node closes idle ones after 5 s.
+const KEPT: Duration = Duration::from_secs(4);
+
+/// A server with the addresses its name had when it was last resolved.
+#[derive(Debug)]
+pub struct Peer {
+    origin: Origin,
+    provider: String,
+    addresses: ArcSwapOption<SocketAddr>,
+    server_name: String,
+    ca: Option<Arc<CaType>>,
+    connect_timeout: Duration,
+    read_timeout: Duration,
+    metrics: Metrics,
+}
+
+/// Why there is no connection to make.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` has no address")]
+pub struct Unresolved(String);
+
+impl Peer {
+    /// The server at `origin`, with the settings of `upstream`.
+    ///
+    /// # Errors
+    /// The certificate authority's file cannot be read.
+    pub fn new(origin: &Origin, upstream: &Upstream, metrics: Metrics) -> Result<Self, String> {
+        let ca = upstream.ca.as_deref().map(authorities).transpose()?;
+        let server_name = upstream.server_name.clone().unwrap_or_else(|| origin.host.clone());
+        let peer = Self {
+            origin: origin.clone(),
+            provider: upstream.provider.clone(),
+            addresses: ArcSwapOption::empty(),
+            server_name,
+            ca,
+            connect_timeout: upstream.connect_timeout,
+            read_timeout: upstream.read_timeout,
+            metrics,
+        };
+        if let Ok(address) = peer.origin.host.parse::<std::net::IpAddr>() {
+            peer.addresses.store(Some(Arc::new(SocketAddr::new(address, peer.origin.port))));
+        }
+        Ok(peer)
+    }
+
+    /// Resolves the name now; when that fails, the last addresses stay.
+    pub(super) async fn resolve(&self) {
+        if self.origin.host.parse::<std::net::IpAddr>().is_ok() {
+            return;
+        }
+        match tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port)).await {
+            Ok(mut addresses) => match addresses.next() {
+                Some(address) => {
+                    if self.addresses.load().as_deref() != Some(&address) {
+                        tracing::info!(host = self.origin.host, %address, "upstream resolved");
+                        self.addresses.store(Some(Arc::new(address)));
+                    }
+                }
+                None => self.unresolved("the name has no address"),
+            },
+            Err(error) => self.unresolved(&error.to_string()),
+        }
+    }
+
+    fn unresolved(&self, why: &str) {
+        self.metrics.upstream_error(&self.provider, UpstreamError::Resolve);
+        tracing::warn!(host = self.origin.host, error = why, "upstream could not be resolved; its last address stays in use");
+    }
+
+    /// The `Host` that names this server itself.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        self.origin.authority()
+    }
+
+    /// What the proxy engine connects to. `first_byte` bounds the wait for an answer's head.
+    ///
+    /// # Errors
+    /// The name was never resolved.
+    pub fn http(&self, upgrade: bool) -> Result<HttpPeer, Unresolved> {
+        let address = self.addresses.load().as_deref().copied().ok_or_else(|| Unresolved(self.origin.host.clone()))?;
+        let mut peer = HttpPeer::new(address, self.origin.tls, self.server_name.clone());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(self.connect_timeout);
+        options.total_connection_timeout = Some(self.connect_timeout);
+        // A WebSocket may be silent for as long as both sides like.
+        options.read_timeout = (!upgrade).then_some(self.read_timeout);
+        options.write_timeout = Some(self.read_timeout);
+        options.idle_timeout = Some(KEPT);
+        options.ca.clone_from(&self.ca);
+        Ok(peer)
+    }
+}
+
+/// What the lookups' own connector keeps.
+pub(super) fn connector_options(kept: usize) -> ConnectorOptions {
+    ConnectorOptions::new(kept)
+}
+
+/// The certificates of a PEM file.
+fn authorities(path: &std::path::Path) -> Result<Arc<CaType>, String> {
+    let told = |error: String| format!("{}: {error}", path.display());
+    let mut store = Vec::new();
+    for der in certificates(path)? {
+        // The engine's own parser panics on what is no certificate.
+        x509_parser::parse_x509_certificate(&der).map_err(|error| told(error.to_string()))?;
+        store.push(WrappedX509::new(der.to_vec(), parse_x509));
+    }
+    if store.is_empty() { Err(told("holds no certificate".to_owned())) } else { Ok(store.into()) }
+}
+
+/// The certificates of a PEM file, in DER.
+pub(super) fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let told = |error: String| format!("{}: {error}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| told(error.to_string()))?;
+    let mut found = Vec::new();
+    for pem in x509_parser::pem::Pem::iter_from_buffer(&bytes) {
+        let pem = pem.map_err(|error| told(error.to_string()))?;
+        if pem.label == "CERTIFICATE" {
+            found.push(CertificateDer::from(pem.contents));
+        }
+    }
+    Ok(found)
+}

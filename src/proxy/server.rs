@@ -1,0 +1,265 @@
+//! The proxy as a whole: everything is opened before anything is served, and everything in flight is finished before it ends.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pingora::apps::{HttpServerOptions, ServerApp};
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::admin::Admin;
+use super::entrance::Entrance;
+use super::gate::Gate;
+use super::gateway::Gateway;
+use super::tls::Certificate;
+use crate::audit::{AuditLog, Event, Settings};
+use crate::config::Config;
+use crate::metrics::{Metrics, RecordKind};
+use crate::model::{Faults, Mode};
+use crate::reload::Current;
+
+/// How often a drained server looks whether its last connection is gone, and the certificate whether it changed.
+const TICK: Duration = Duration::from_millis(20);
+/// How often the certificate's files are looked at.
+const CERTIFICATE_GLANCE: Duration = Duration::from_secs(1);
+
+/// Why the proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policies have faults.
+    #[error("{0}")]
+    Policies(Faults),
+    /// The audit log cannot be written.
+    #[error("audit log: {0}")]
+    Audit(String),
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of TLS cannot be used.
+    #[error("{0}")]
+    Tls(String),
+    /// The metrics could not be registered.
+    #[error("metrics: {0}")]
+    Metrics(String),
+}
+
+/// A proxy whose ports are bound, whose rules are loaded and whose log is open; nothing is served yet.
+#[derive(Debug)]
+pub struct Server {
+    gate: Arc<Gate>,
+    listeners: Vec<StdListener>,
+    admin: StdListener,
+    certificate: Option<Arc<Certificate>>,
+}
+
+/// A proxy that serves.
+pub struct Running {
+    gate: Arc<Gate>,
+    addresses: Vec<SocketAddr>,
+    admin: SocketAddr,
+    proxy: Arc<HttpProxy<Gateway>>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens everything that `config` names.
+    ///
+    /// # Errors
+    /// The first thing that cannot be opened; nothing was served.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+        let current = Arc::new(Current::load(&config, metrics.clone()).map_err(StartError::Policies)?);
+        let certificate = match &config.listen.tls {
+            None => None,
+            Some(files) => Some(Arc::new(Certificate::load(files.clone(), metrics.clone()).map_err(StartError::Tls)?)),
+        };
+        let listeners = config.listen.addresses.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
+        let admin = listen(config.admin.address)?;
+        let settings = Settings {
+            sink: config.audit.sink.clone(),
+            durability: config.audit.durability,
+            rotate_bytes: config.audit.rotate_bytes,
+            on_failure: config.audit.on_failure,
+        };
+        let audit = AuditLog::open(settings, metrics.clone()).map_err(|error| StartError::Audit(error.to_string()))?;
+        let gate = Gate::new(config, current, Arc::new(audit), metrics).map_err(StartError::Tls)?;
+        Ok(Self { gate: Arc::new(gate), listeners, admin, certificate })
+    }
+
+    /// Begins to serve, on the runtime that this is called from.
+    ///
+    /// # Errors
+    /// A bound address could not be taken over, or the start could not be recorded.
+    pub fn serve(self) -> Result<Running, StartError> {
+        let Self { gate, listeners, admin, certificate } = self;
+        let (stop, shutdown) = watch::channel(false);
+        let conf = Arc::new(ServerConf { threads: gate.config.listen.threads, max_retries: 2, ..ServerConf::default() });
+        let mut proxy = HttpProxy::new(Gateway::new(Arc::clone(&gate)), conf);
+        proxy.handle_init_modules();
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(gate.config.limits.keepalive_idle);
+        proxy.server_options = Some(options);
+        let proxy = Arc::new(proxy);
+        let entrance = Entrance::new(Arc::clone(&proxy), Arc::clone(&gate), certificate.clone());
+        let mut tasks = Vec::new();
+        let mut addresses = Vec::new();
+        for listener in listeners {
+            let (listener, address) = adopt(listener)?;
+            addresses.push(address);
+            tasks.push(tokio::spawn(entrance.clone().accept(listener, shutdown.clone())));
+        }
+        let (listener, admin) = adopt(admin)?;
+        let app = Arc::new(Admin::new(Arc::clone(&gate), !admin.ip().is_loopback()));
+        tasks.push(tokio::spawn(accept_admin(app, listener)));
+        tasks.push(tokio::spawn(Arc::clone(&gate).resolve()));
+        tasks.push(tokio::spawn(Arc::clone(&gate.current).watch(Arc::clone(&gate.audit))));
+        if let Some(certificate) = certificate {
+            tasks.push(tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(CERTIFICATE_GLANCE).await;
+                    certificate.refresh();
+                }
+            }));
+        }
+        let running = Running { gate, addresses, admin, proxy, stop, tasks };
+        running.announce();
+        Ok(running)
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("addresses", &self.addresses).field("admin", &self.admin).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// The addresses that clients connect to.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The address of the admin listener.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What all requests share.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Stops accepting, finishes what is in flight within `listen.drain`, flushes the audit log. Gives back whether
+    /// everything was finished.
+    pub async fn drain(self) -> bool {
+        let began = tokio::time::Instant::now();
+        tracing::info!(open = self.gate.open.load(Ordering::Acquire), "draining");
+        self.gate.drain();
+        // The receivers are the accept loops and the connections; that all of them are gone is no error.
+        let _ = self.stop.send(true);
+        self.proxy.cleanup().await;
+        let deadline = began + self.gate.config.listen.drain;
+        let mut finished = true;
+        while self.gate.open.load(Ordering::Acquire) > 0 {
+            if tokio::time::Instant::now() >= deadline {
+                finished = false;
+                break;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        let cut = self.gate.open.load(Ordering::Acquire);
+        self.event(RecordKind::Stop, [("cut_connections", cut.into())]);
+        if let Err(error) = self.gate.audit.flush() {
+            tracing::error!(%error, "the audit log could not be flushed");
+        }
+        tracing::info!(cut, "stopped");
+        finished
+    }
+
+    fn announce(&self) {
+        let live = self.gate.current.live();
+        for site in &live.sites {
+            let provider = &site.rules.provider;
+            let open = provider.open_routes();
+            let (upstream, kind, mode) = (&site.upstream.name, &provider.name, site.upstream.mode);
+            if mode == Mode::Observe {
+                tracing::warn!(upstream, provider = kind, "NOTHING IS ENFORCED for this upstream: mode = \"observe\"");
+            }
+            tracing::info!(
+                upstream,
+                provider = kind,
+                %mode,
+                actions = provider.actions.len(),
+                open_routes = open,
+                "guarding {} actions; {open} known routes that reveal members or roles stay open (`rolegate actions` lists them)",
+                provider.actions.len(),
+            );
+        }
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        tracing::info!(listening = addresses.join(", "), admin = %self.admin, policy_revision = live.revision, "rolegate {}", crate::VERSION);
+        let modes: Vec<String> =
+            live.sites.iter().map(|site| format!("{}: {}", site.upstream.name, site.upstream.mode)).collect();
+        self.event(
+            RecordKind::Start,
+            [("version", crate::VERSION.into()), ("policy_revision", live.revision.clone().into()), ("modes", modes.into())],
+        );
+    }
+
+    fn event<const N: usize>(&self, kind: RecordKind, fields: [(&str, serde_json::Value); N]) {
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // A failure is counted and told by the log itself.
+        drop(self.gate.audit.record(Event { kind, time: Timestamp::now(), fields }));
+    }
+}
+
+/// Binds at once: a taken port must end the start, not leave a process without a listener.
+fn listen(address: SocketAddr) -> Result<StdListener, StartError> {
+    let told = |source| StartError::Listen { address, source };
+    let listener = StdListener::bind(address).map_err(told)?;
+    listener.set_nonblocking(true).map_err(told)?;
+    Ok(listener)
+}
+
+fn adopt(listener: StdListener) -> Result<(TcpListener, SocketAddr), StartError> {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    let address = listener.local_addr().map_err(|source| StartError::Listen { address: unknown, source })?;
+    let listener = TcpListener::from_std(listener).map_err(|source| StartError::Listen { address, source })?;
+    Ok((listener, address))
+}
+
+/// Serves operators until the process ends, also while it drains.
+async fn accept_admin(app: Arc<Admin>, listener: TcpListener) {
+    let (_never, shutdown) = watch::channel(false);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let app = Arc::clone(&app);
+                let shutdown = shutdown.clone();
+                tokio::spawn(async move { app.process_new(Box::new(L4Stream::from(stream)), &shutdown).await });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "admin connection not accepted");
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The rules in force, and how others take their place: read aside, checked, rehearsed, then one pointer is swapped; a set
+//! that fails leaves the last good one where it is, and says so.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use notify::Watcher;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::audit::{AuditLog, Event};
+use crate::config::{Config, ReloadBy, Upstream};
+use crate::metrics::{Metrics, RecordKind};
+use crate::model::{Fault, Faults, Place};
+use crate::pipeline::{Site, rehearse};
+use crate::rules::{Ruleset, Sources};
+
+/// How long a folder must be still before it is read: an editor writes in several steps.
+const STILL: Duration = Duration::from_millis(100);
+/// How often the folder is compared with what runs even when nothing told of a change.
+const GLANCE: Duration = Duration::from_secs(2);
+
+/// The rules of one moment, put together with the upstreams they judge for.
+#[derive(Debug)]
+pub struct Live {
+    /// The revision.
+    pub revision: String,
+    /// One for each upstream of the configuration, in its order.
+    pub sites: Vec<Site>,
+}
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct Current {
+    live: ArcSwap<Live>,
+    folder: Option<PathBuf>,
+    by: ReloadBy,
+    upstreams: Vec<Arc<Upstream>>,
+    networks: Arc<[(String, Vec<IpNet>)]>,
+    status: Mutex<Status>,
+    /// One reload at a time; the last to begin reads the newest files.
+    turn: Mutex<()>,
+    asked: Notify,
+    metrics: Metrics,
+}
+
+/// How the last reload went.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// When it was tried, in RFC 3339.
+    pub time: String,
+    /// Whether the rules that run are those it read.
+    pub succeeded: bool,
+    /// Every fault, as `check` prints it.
+    pub error: Option<String>,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The files are those that run.
+    Same,
+    /// Others run now.
+    Swapped,
+}
+
+impl Current {
+    /// Reads, checks and rehearses the rules that `config` names.
+    ///
+    /// # Errors
+    /// Every fault, a failing case included.
+    pub fn load(config: &Config, metrics: Metrics) -> Result<Self, Faults> {
+        let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Arc::new).collect();
+        let networks: Arc<[(String, Vec<IpNet>)]> = config.networks.clone().into();
+        let folder = config.policies.directory.clone();
+        let sources = read(folder.as_deref())?;
+        let live = live(&sources, &upstreams, &networks)?;
+        metrics.policy(&live.revision);
+        metrics.policy_matches_disk(true);
+        metrics.reload(Some(seconds(Timestamp::now())));
+        Ok(Self {
+            live: ArcSwap::from_pointee(live),
+            folder,
+            by: config.policies.reload,
+            upstreams,
+            networks,
+            status: Mutex::new(Status { time: Timestamp::now().to_string(), succeeded: true, error: None }),
+            turn: Mutex::new(()),
+            asked: Notify::new(),
+            metrics,
+        })
+    }
+
+    /// The rules in force now; a request keeps what it was given.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// How the last reload went.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    /// Reads the files again and, if they are other ones and good, puts them in force.
+    ///
+    /// # Errors
+    /// Every fault; what ran goes on running.
+    pub fn reload(&self, audit: &AuditLog) -> Result<Reloaded, Faults> {
+        let _turn = self.turn.lock();
+        let before = self.live().revision.clone();
+        let outcome = read(self.folder.as_deref()).and_then(|sources| {
+            if sources.revision == before {
+                return Ok(Reloaded::Same);
+            }
+            self.live.store(Arc::new(live(&sources, &self.upstreams, &self.networks)?));
+            Ok(Reloaded::Swapped)
+        });
+        self.note(audit, &before, &outcome);
+        outcome
+    }
+
+    /// Asks [`Current::watch`] for a reload.
+    pub fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Reloads whenever asked and, if the operator chose so, whenever the folder changes. Never returns.
+    pub async fn watch(self: Arc<Self>, audit: Arc<AuditLog>) {
+        let changed = Arc::new(Notify::new());
+        let mut watching = Watching::new(Arc::clone(&changed));
+        let mut refused: Option<String> = None;
+        loop {
+            let folder = self.folder.as_deref().filter(|_| self.by == ReloadBy::Watch);
+            if let Some(folder) = folder {
+                watching.follow(folder);
+            }
+            let told = tokio::select! {
+                () = self.asked.notified() => true,
+                () = changed.notified(), if folder.is_some() => {
+                    while tokio::time::timeout(STILL, changed.notified()).await.is_ok() {}
+                    false
+                }
+                () = tokio::time::sleep(GLANCE), if self.folder.is_some() => false,
+            };
+            let this = Arc::clone(&self);
+            let audit = Arc::clone(&audit);
+            let skip = refused.clone();
+            let by_watch = folder.is_some();
+            // Compiling a large set takes long enough to be kept from the threads that serve requests.
+            let done = tokio::task::spawn_blocking(move || this.look(&audit, told, by_watch, skip)).await;
+            match done {
+                Ok(seen) => refused = seen,
+                Err(error) => tracing::error!(%error, "the reload broke off; the running rules stay"),
+            }
+        }
+    }
+
+    /// Compares the folder with what runs, and reloads when that is wanted. Gives back the state of the folder that was
+    /// refused, so that the same fault is not told every two seconds.
+    fn look(&self, audit: &AuditLog, told: bool, by_watch: bool, refused: Option<String>) -> Option<String> {
+        let found = match read(self.folder.as_deref()) {
+            Ok(sources) => sources.revision,
+            Err(faults) => faults.to_string(),
+        };
+        let same = found == self.live().revision;
+        self.metrics.policy_matches_disk(same);
+        if told || (by_watch && !same && refused.as_ref() != Some(&found)) || (by_watch && same && refused.is_some()) {
+            return self.reload(audit).err().map(|_| found);
+        }
+        refused
+    }
+
+    fn note(&self, audit: &AuditLog, before: &str, outcome: &Result<Reloaded, Faults>) {
+        let time = Timestamp::now();
+        let revision = self.live().revision.clone();
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        match outcome {
+            Ok(Reloaded::Same) => tracing::info!(revision, "rules read again: nothing changed"),
+            Ok(Reloaded::Swapped) => tracing::info!(before, revision, "rules replaced"),
+            Err(faults) => tracing::error!(running = revision, faults = %faults, "rules refused; the last good ones stay"),
+        }
+        if matches!(outcome, Ok(Reloaded::Swapped)) {
+            self.metrics.policy(&revision);
+        }
+        self.metrics.policy_matches_disk(outcome.is_ok());
+        self.metrics.reload(outcome.is_ok().then(|| seconds(time)));
+        let mut fields = serde_json::Map::new();
+        fields.insert("succeeded".into(), outcome.is_ok().into());
+        fields.insert("policy_revision".into(), revision.into());
+        fields.insert("previous_revision".into(), before.into());
+        fields.insert("error".into(), error.clone().into());
+        drop(audit.record(Event { kind: RecordKind::Reload, time, fields }));
+        *self.status.lock() = Status { time: time.to_string(), succeeded: outcome.is_ok(), error };
+    }
+}
+
+fn read(folder: Option<&Path>) -> Result<Sources, Faults> {
+    folder.map_or_else(|| Ok(Sources::built_in()), Sources::folder)
+}
+
+fn live(sources: &Sources, upstreams: &[Arc<Upstream>], networks: &Arc<[(String, Vec<IpNet>)]>) -> Result<Live, Faults> {
+    let names: Vec<String> = networks.iter().map(|(name, _)| name.clone()).collect();
+    let ruleset = Ruleset::load(sources, &names)?;
+    rehearse::failing(&ruleset).or(())?;
+    let mut faults = Faults::default();
+    let mut sites = Vec::new();
+    for upstream in upstreams {
+        match ruleset.provider(&upstream.provider) {
+            Some(rules) => sites.push(Site::new(Arc::clone(upstream), Arc::clone(rules), Arc::clone(networks))),
+            None => {
+                let message = format!("no provider `{}`, which the upstream `{}` is of", upstream.provider, upstream.name);
+                let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
+                faults.push(Fault::new(Place::file("policies"), message).hint(format!("there are {}", known.join(", "))));
+            }
+        }
+    }
+    faults.or(Live { revision: ruleset.revision.clone(), sites })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a float holds every second of the next millions of years")]
+fn seconds(time: Timestamp) -> f64 {
+    time.as_millisecond() as f64 / 1000.0
+}
+
+/// Follows a folder through replacements: the folder, what is below it, where its name leads, and the folder above it.
+struct Watching {
+    changed: Arc<Notify>,
+    watcher: Option<notify::RecommendedWatcher>,
+    followed: Vec<PathBuf>,
+}
+
+impl Watching {
+    fn new(changed: Arc<Notify>) -> Self {
+        Self { changed, watcher: None, followed: Vec::new() }
+    }
+
+    /// Watches `folder` as it is now. A watch belongs to an inode: after a swap the new one must be watched.
+    fn follow(&mut self, folder: &Path) {
+        let mut wanted: Vec<PathBuf> = folder
+            .parent()
+            .map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+            .map(Path::to_path_buf)
+            .into_iter()
+            .collect();
+        if let Ok(real) = folder.canonicalize() {
+            wanted.extend(real.parent().map(Path::to_path_buf));
+            let below =
+                std::fs::read_dir(&real).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+            wanted.extend(below.filter_map(|path| path.canonicalize().ok()));
+            wanted.push(real);
+        }
+        wanted.sort();
+        wanted.dedup();
+        if wanted == self.followed && self.watcher.is_some() {
+            return;
+        }
+        let changed = Arc::clone(&self.changed);
+        let told = move |event: notify::Result<notify::Event>| {
+            // Reading a file is no change; our own reading would wake us for ever.
+            if !matches!(event, Ok(notify::Event { kind: notify::EventKind::Access(_), .. })) {
+                changed.notify_one();
+            }
+        };
+        match notify::recommended_watcher(told) {
+            Ok(mut watcher) => {
+                for path in &wanted {
+                    if let Err(error) = watcher.watch(path, notify::RecursiveMode::NonRecursive) {
+                        tracing::debug!(path = %path.display(), %error, "not watched; the folder is compared every two seconds");
+                    }
+                }
+                self.watcher = Some(watcher);
+                self.followed = wanted;
+            }
+            Err(error) => tracing::warn!(%error, "policy folder is not watched; it is compared every two seconds"),
+        }
+    }
+}
