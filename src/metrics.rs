@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::model::{Decision, Door, Mode, Reason};
 
 /// From 10 µs, where a cached decision lies, to 10 s, where every deadline has passed.
 const BUCKETS: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0,
 ];
 
 /// What became of one need for a fact.
@@ -208,7 +208,11 @@ impl Metrics {
             connections: gauge("connections", "Open client connections.")?,
             websocket_connections: gauge("websocket_connections", "Open WebSocket connections.")?,
             rejected: counters("rejected_total", "Connections and requests turned away before any verdict.", &["cause"])?,
-            upstream_errors: counters("upstream_errors_total", "Exchanges with the upstream that failed.", &["provider", "kind"])?,
+            upstream_errors: counters(
+                "upstream_errors_total",
+                "Exchanges with the upstream that failed.",
+                &["provider", "kind"],
+            )?,
             certificate_expiry: added(
                 &registry,
                 GaugeVec::new(
@@ -247,9 +251,7 @@ impl Metrics {
     /// One verdict.
     pub fn decision(&self, provider: &str, door: Door, action: &str, decision: Decision, reason: Option<Reason>, mode: Mode) {
         let reason = reason.map_or("none", Reason::as_str);
-        self.decisions
-            .with_label_values(&[provider, door.as_str(), action, decision.as_str(), reason, mode.as_str()])
-            .inc();
+        self.decisions.with_label_values(&[provider, door.as_str(), action, decision.as_str(), reason, mode.as_str()]).inc();
     }
 
     /// One need for a fact ended in `outcome`.
