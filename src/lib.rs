@@ -2,6 +2,8 @@
 
 pub mod audit;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod identity;
 pub mod metrics;
 pub mod model;
