@@ -1,6 +1,7 @@
 //! A policy-enforcing reverse proxy that decides who may see who is in a chat room and who holds which role.
 
 pub mod audit;
+pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -14,4 +15,4 @@ pub mod reload;
 pub mod rules;
 
 /// The version of this build, and the git revision it was made of.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ROLEGATE_REVISION"), ")");

@@ -1,3 +1,7 @@
-//! The `rolegate` command.
+//! The `rolegate` command; everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rolegate::cli::main()
+}

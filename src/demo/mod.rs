@@ -12,6 +12,7 @@ mod rocketchat;
 mod server;
 #[cfg(test)]
 mod tests;
+pub mod tour;
 pub mod world;
 
 pub use behaviour::{Behaviour, Hold};

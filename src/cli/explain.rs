@@ -1,0 +1,179 @@
+//! `rolegate explain`: what the rules say to a request, and why, without any network.
+
+use serde_json::{Value, json};
+
+use super::output::{self, Format, Paint};
+use super::{Exit, PolicyArgs, invalid};
+use crate::model::Obligation;
+use crate::pipeline::{Denial, Evaluation, Permit, evaluate};
+use crate::policy::{Effect, PolicyInfo};
+use crate::rules::{Known, Rules};
+
+/// Explain the verdict on a request
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: rolegate explain --provider rocketchat --subject '{\"id\":\"u1\",\"roles\":[\"user\"]}' \\\n    \
+    --facts '{\"room\":{\"member\":true}}' 'GET /api/v1/rooms.roles?rid=abc'\n\n\
+    Exit codes: 0 permitted or not judged, 2 usage, 3 policies invalid, 6 denied"
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    policies: PolicyArgs,
+    /// The kind of upstream
+    #[arg(long, value_name = "P")]
+    provider: String,
+    /// Who asks: {"id", "name", "roles", "permissions"}; nobody is logged in without
+    #[arg(long, value_name = "JSON", value_parser = json_of::<crate::rules::KnownSubject>)]
+    subject: Option<crate::rules::KnownSubject>,
+    /// What is known: facts by name; what is not given is not known
+    #[arg(long, value_name = "JSON", value_parser = facts_of)]
+    facts: Option<Facts>,
+    /// Values of `context.table`
+    #[arg(long, value_name = "JSON", value_parser = json_of::<crate::model::Record>)]
+    table: Option<crate::model::Record>,
+    /// A named network that the client is in; may be repeated
+    #[arg(long, value_name = "NAME")]
+    network: Vec<String>,
+    /// For whom to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The request: METHOD target
+    #[arg(value_name = "REQUEST")]
+    request: String,
+}
+
+/// Facts by name.
+type Facts = std::collections::BTreeMap<String, crate::model::Record>;
+
+fn json_of<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn facts_of(text: &str) -> Result<Facts, String> {
+    json_of(text)
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    let ruleset = match args.policies.load() {
+        Ok(ruleset) => ruleset,
+        Err(faults) => return invalid(&faults, args.format),
+    };
+    let Some(rules) = ruleset.provider(&args.provider) else {
+        let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
+        output::error(&format!("no provider `{}`; there are {}", args.provider, known.join(", ")));
+        return Exit::Failed;
+    };
+    let Some((method, target)) = args.request.split_once(' ') else {
+        output::error("a request is written as 'METHOD target', such as 'GET /api/v1/rooms.roles?rid=abc'");
+        return Exit::Failed;
+    };
+    let known = Known {
+        subject: args.subject.clone(),
+        facts: args.facts.clone().unwrap_or_default(),
+        table: args.table.clone().unwrap_or_default(),
+        networks: args.network.clone(),
+    };
+    let evaluation = evaluate(rules, method, target, &known);
+    match args.format {
+        Format::Human => human(rules, &evaluation),
+        Format::Json => output::json(&as_json(rules, &evaluation)),
+    }
+    match evaluation {
+        Evaluation::Denial(_) => Exit::Denied,
+        Evaluation::Open(_) | Evaluation::Permit(_) => Exit::Good,
+    }
+}
+
+fn human(rules: &Rules, evaluation: &Evaluation) {
+    let paint = Paint::stdout();
+    match evaluation {
+        Evaluation::Open(open) => output::line(&format!("not judged: {}", open_text(*open))),
+        Evaluation::Permit(permit) => {
+            output::line(&format!("{} {}", paint.good("permit"), permit.trail().action()));
+            permit.policies().iter().for_each(|policy| output::line(&format!("  by    {}", told(policy))));
+            facts(&permit.trail().context());
+            permit.obligations().iter().for_each(|obligation| output::line(&format!("  with  {}", obligation_text(obligation))));
+            output::line(&format!("  sends {} {}", permit.method(), permit.target()));
+        }
+        Evaluation::Denial(denial) => {
+            output::line(&format!("{} {} ({})", paint.bad("deny"), denial.trail().action(), denial.reason()));
+            output::line(&format!("  why   {}", denial.detail()));
+            facts(&denial.trail().context());
+            for policy in could(rules, denial) {
+                output::line(&format!("  could {}", told(policy)));
+            }
+            let refusal = denial.refusal();
+            output::line(&format!("  tells {} {}", refusal.status, refusal.body));
+        }
+    }
+}
+
+fn facts(context: &Value) {
+    for (name, value) in context.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        output::line(&format!("  knows {name} = {value}"));
+    }
+}
+
+fn as_json(rules: &Rules, evaluation: &Evaluation) -> Value {
+    match evaluation {
+        Evaluation::Open(open) => json!({ "decision": null, "open": open_text(*open) }),
+        Evaluation::Permit(permit) => permit_json(permit),
+        Evaluation::Denial(denial) => {
+            let refusal = denial.refusal();
+            json!({
+                "decision": "deny",
+                "action": denial.trail().action(),
+                "reason": denial.reason(),
+                "detail": denial.detail(),
+                "policies": denial.policies().iter().map(|policy| policy_json(policy)).collect::<Vec<_>>(),
+                "could": could(rules, denial).map(policy_json).collect::<Vec<_>>(),
+                "context": denial.trail().context(),
+                "tells": { "status": refusal.status, "body": refusal.body },
+            })
+        }
+    }
+}
+
+fn permit_json(permit: &Permit) -> Value {
+    json!({
+        "decision": "permit",
+        "action": permit.trail().action(),
+        "policies": permit.policies().iter().map(|policy| policy_json(policy)).collect::<Vec<_>>(),
+        "context": permit.trail().context(),
+        "obligations": permit.obligations().iter().map(obligation_text).collect::<Vec<_>>(),
+        "sends": format!("{} {}", permit.method(), permit.target()),
+    })
+}
+
+fn policy_json(policy: &PolicyInfo) -> Value {
+    json!({ "id": policy.id, "file": policy.file, "line": policy.line, "reason": policy.reason })
+}
+
+/// The policies that could have permitted the action; only worth telling when none did.
+fn could<'r>(rules: &'r Rules, denial: &'r Denial) -> impl Iterator<Item = &'r PolicyInfo> {
+    let of_action = move |policy: &&PolicyInfo| policy.actions.iter().any(|action| action == denial.trail().action());
+    let asked = denial.reason() == crate::model::Reason::PolicyDenied;
+    rules.engine.policies().filter(move |policy| asked && policy.effect == Effect::Permit).filter(of_action)
+}
+
+fn told(policy: &PolicyInfo) -> String {
+    let reason = policy.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{} ({}:{}){reason}", policy.id, policy.file, policy.line)
+}
+
+fn obligation_text(obligation: &Obligation) -> String {
+    match obligation {
+        Obligation::Without(name) => format!("`{name}` left out of what is sent"),
+        Obligation::Redact(pointer) => format!("`{pointer}` left out of the answer"),
+    }
+}
+
+fn open_text(open: crate::pipeline::Open) -> &'static str {
+    use crate::pipeline::Open;
+    match open {
+        Open::Outside => "it leads to no guarded space",
+        Open::Route => "the provider file leaves this route open",
+        Open::Unlisted => "no action or route declares it, and those pass",
+        Open::Preflight => "a CORS preflight passes without credentials",
+    }
+}

@@ -1,0 +1,118 @@
+//! `rolegate run`: the proxy.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::output::{self, Format};
+use super::{Exit, invalid};
+use crate::config::{Config, Flags};
+use crate::proxy::{Server, StartError};
+
+/// Run the proxy
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: rolegate run --provider rocketchat --upstream http://127.0.0.1:3000\n\n\
+    SIGTERM drains and ends, SIGHUP reads the policies again. RUST_LOG sets what is logged.\n\
+    Exit codes: 0 drained, 1 failed, 2 usage, 3 configuration or policies invalid, 74 audit log not writable")]
+pub(super) struct Args {
+    /// The configuration file (`rolegate init` writes a commented one)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The kind of upstream
+    #[arg(long, value_name = "P")]
+    provider: Option<String>,
+    /// The upstream's URL, without a path
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// The address for clients [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// The address for metrics, health and status [default: 127.0.0.1:9901]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// A policy folder; the built-in policies without
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    log_to_stderr();
+    let flags = Flags {
+        provider: args.provider.clone(),
+        upstream: args.upstream.clone(),
+        listen: args.listen.clone(),
+        admin: args.admin.clone(),
+        policies: args.policies.clone(),
+    };
+    let config = match Config::load(args.config.as_deref(), &flags) {
+        Ok(config) => config,
+        Err(faults) => return invalid(&faults, Format::Human),
+    };
+    let threads = config.listen.threads;
+    let server = match Server::bind(config) {
+        Ok(server) => server,
+        Err(error) => return refused(&error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::error(&format!("the runtime could not start: {error}"));
+            return Exit::Failed;
+        }
+    };
+    let exit = runtime.block_on(serve(server));
+    // What is still running was cut by the drain's deadline.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn serve(server: Server) -> Exit {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        output::error("signals cannot be received");
+        return Exit::Failed;
+    };
+    let running = match server.serve() {
+        Ok(running) => running,
+        Err(error) => return refused(&error),
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => running.gate().current.ask(),
+        }
+    }
+    running.drain().await;
+    Exit::Good
+}
+
+fn refused(error: &StartError) -> Exit {
+    match error {
+        StartError::Policies(faults) => invalid(faults, Format::Human),
+        StartError::Audit(_) => {
+            output::error(&error.to_string());
+            Exit::NotWritable
+        }
+        StartError::Tls(_) => {
+            output::error(&error.to_string());
+            Exit::Invalid
+        }
+        StartError::Listen { .. } | StartError::Metrics(_) => {
+            output::error(&error.to_string());
+            Exit::Failed
+        }
+    }
+}
+
+/// The process log: text for a terminal, JSON otherwise. The proxy engine's own lines are kept to its errors.
+pub(super) fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=off,pingora_proxy=off,pingora_pool=off"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Only the first call sets it; a second one in the same process (a test) changes nothing.
+    let _ = if std::io::stderr().is_terminal() { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
+}
