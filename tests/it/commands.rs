@@ -1,0 +1,1 @@
+//! Every verb of the command line, told as a story.

@@ -1,0 +1,1 @@
+//! Connections on both sides: TLS, h2, hosts, addresses, limits, drain.

@@ -1,0 +1,1 @@
+//! What the audit log holds, when, and what happens when it cannot.

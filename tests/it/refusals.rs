@@ -1,0 +1,1 @@
+//! Every refusal, byte for byte, and one for each reason.

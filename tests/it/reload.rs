@@ -1,0 +1,1 @@
+//! Rules that change while requests are judged.

@@ -1,0 +1,1 @@
+//! What is not guarded passes through as it is.
