@@ -1,7 +1,7 @@
 //! `rolegate demo`: sample servers, the proxy before them, and a tour of permitted, denied and invalid calls.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::config::{Config, Flags, Origin, Upstream};
 use crate::demo::Sample;
 use crate::demo::tour::{self, Step};
 use crate::model::Decision;
-use crate::proxy::{Running, Server};
+use crate::proxy::{Running, Server, StartError};
 
 /// Show what rolegate does, on sample servers of its own
 #[derive(Debug, clap::Args)]
@@ -89,10 +89,8 @@ async fn open() -> Result<Stage, String> {
             ..Upstream::new("docusign-rooms", at(&docusign)?)
         },
     ];
-    config.listen.addresses = vec![free(8080)];
-    config.admin.address = free(9901);
     config.audit.sink = crate::audit::Sink::File(audit.clone());
-    let running = Server::bind(config).and_then(Server::serve).map_err(|error| error.to_string())?;
+    let running = serve(config).map_err(|error| error.to_string())?;
     let port = running.addresses().first().map_or(0, SocketAddr::port);
     let gates = BTreeMap::from([
         ("rocketchat", format!("http://127.0.0.1:{port}")),
@@ -101,10 +99,18 @@ async fn open() -> Result<Stage, String> {
     Ok(Stage { rocketchat, docusign, running, gates, audit, folder })
 }
 
-/// `port` on loopback when nobody has it, else any.
-fn free(port: u16) -> SocketAddr {
-    let wanted = SocketAddr::from(([127, 0, 0, 1], port));
-    if TcpListener::bind(wanted).is_ok() { wanted } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
+/// Serves on the well-known ports when nobody has them, else on free ones.
+fn serve(mut config: Config) -> Result<Running, StartError> {
+    let mut at = |listen, admin| {
+        config.listen.addresses = vec![SocketAddr::from(([127, 0, 0, 1], listen))];
+        config.admin.address = SocketAddr::from(([127, 0, 0, 1], admin));
+        Server::bind(config.clone())
+    };
+    let server = match at(8080, 9901) {
+        Err(StartError::Listen { .. }) => at(0, 0)?,
+        bound => bound?,
+    };
+    server.serve()
 }
 
 /// Plays every step; whether each verdict was the expected one.

@@ -6,6 +6,7 @@ mod commands;
 mod connections;
 mod lookups;
 mod operation;
+mod readme;
 mod records;
 mod refusals;
 mod reload;
