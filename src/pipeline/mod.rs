@@ -88,7 +88,7 @@ pub enum Admission {
     /// It streams through.
     Open(Open),
     /// It is sent as the permit says.
-    Permitted(Recorded<Permit>),
+    Permitted(Box<Recorded<Permit>>),
     /// It is answered; the denial is recorded, unless the record is what failed.
     Refused(Refused),
     /// The upstream is only observed: it streams through whatever the verdict, which is recorded.
@@ -189,7 +189,7 @@ impl Pipeline {
             Ok(permit) => {
                 self.count(permit.trail(), Decision::Permit, None);
                 match permit.trail().site().upstream.mode {
-                    Mode::Enforce => Admission::Permitted(permit),
+                    Mode::Enforce => Admission::Permitted(Box::new(permit)),
                     Mode::Observe => observed(permit.trail()),
                 }
             }

@@ -82,13 +82,20 @@ impl Gate {
         self.current.live().sites.first().cloned()
     }
 
-    /// Resolves every upstream's name now, and then again and again. Never returns.
+    /// Resolves every upstream's name.
+    pub async fn resolve_once(&self) {
+        for (peer, _) in self.handles.iter().flat_map(|handle| &handle.peers) {
+            peer.resolve().await;
+        }
+    }
+
+    /// Resolves every upstream's name again and again. Never returns.
     pub async fn resolve(self: Arc<Self>) {
         let tasks = self.handles.iter().flat_map(|handle| handle.peers.iter().cloned()).map(|(peer, every)| {
             tokio::spawn(async move {
                 loop {
-                    peer.resolve().await;
                     tokio::time::sleep(every).await;
+                    peer.resolve().await;
                 }
             })
         });

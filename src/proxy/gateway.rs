@@ -47,7 +47,7 @@ pub(super) struct Exchange {
 enum Stage {
     Arrived,
     PassThrough(Open),
-    Admitted(Recorded<Permit>),
+    Admitted(Box<Recorded<Permit>>),
     Refused,
 }
 
@@ -310,7 +310,11 @@ impl Gateway {
 
     /// A failure of the upstream, in the provider's words.
     async fn answer_failure(&self, session: &mut Session, exchange: &Exchange, code: u16) -> pingora::Result<()> {
-        let reason = if code == 500 { Reason::Internal } else { Reason::FactsUnavailable };
+        let reason = match code {
+            500 => Reason::Internal,
+            400..=499 => Reason::FramingInvalid,
+            _ => Reason::FactsUnavailable,
+        };
         let id = match &exchange.stage {
             Stage::Admitted(permit) => Some(permit.trail().id()),
             _ => None,

@@ -65,7 +65,8 @@ impl Peer {
             return;
         }
         match tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port)).await {
-            Ok(mut addresses) => match addresses.next() {
+            // A server that listens on one family only mostly chose IPv4, whatever `localhost` is first resolved to.
+            Ok(addresses) => match addresses.min_by_key(SocketAddr::is_ipv6) {
                 Some(address) => {
                     if self.addresses.load().as_deref() != Some(&address) {
                         tracing::info!(host = self.origin.host, %address, "upstream resolved");

@@ -27,6 +27,8 @@ use crate::reload::Current;
 
 /// How often a drained server looks whether its last connection is gone, and the certificate whether it changed.
 const TICK: Duration = Duration::from_millis(20);
+/// How long the first resolution of upstream names may keep clients waiting.
+const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
 /// How often the certificate's files are looked at.
 const CERTIFICATE_GLANCE: Duration = Duration::from_secs(1);
 
@@ -119,7 +121,12 @@ impl Server {
         for listener in listeners {
             let (listener, address) = adopt(listener)?;
             addresses.push(address);
-            tasks.push(tokio::spawn(entrance.clone().accept(listener, shutdown.clone())));
+            let (gate, entrance, shutdown) = (Arc::clone(&gate), entrance.clone(), shutdown.clone());
+            tasks.push(tokio::spawn(async move {
+                // Until then clients wait in the kernel's queue, which is kinder than an answer that no upstream was found.
+                drop(tokio::time::timeout(FIRST_RESOLUTION, gate.resolve_once()).await);
+                entrance.accept(listener, shutdown).await;
+            }));
         }
         let (listener, admin) = adopt(admin)?;
         let app = Arc::new(Admin::new(Arc::clone(&gate), !admin.ip().is_loopback()));

@@ -173,7 +173,7 @@ impl Messages {
             let foreign = |name: &&str| *name != branch && !others.contains(name);
             texts.push(if !given.contains(&branch.as_str()) {
                 self.one(&ParamFault { param: branch.clone(), kind: FaultKind::Missing })
-            } else if given.iter().any(|name| foreign(name)) {
+            } else if given.iter().any(foreign) {
                 self.one(&ParamFault { param: fault.param.clone(), kind: FaultKind::Unknown })
             } else {
                 self.one(fault)

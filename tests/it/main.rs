@@ -1,5 +1,12 @@
 //! Stories of the whole product: a gate before the sample servers, asked as clients ask.
 #![expect(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a story stops at the first surprise"
+)]
 
 mod architecture;
 mod commands;
