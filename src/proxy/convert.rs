@@ -177,6 +177,22 @@ pub(super) fn without_credentials(head: &mut RequestHeader, provider: &Provider)
     }
 }
 
+/// A refusal as bytes, for a connection that the engine was never given; the connection ends with it.
+pub(super) fn refusal_bytes(refusal: &Refusal, id: &str) -> Vec<u8> {
+    let reason =
+        http::StatusCode::from_u16(refusal.status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused");
+    let mut text = format!("HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n", refusal.status);
+    let length = refusal.body.len().to_string();
+    let own = [("content-length", length.as_str()), ("cache-control", "no-store"), ("x-request-id", id), ("connection", "close")];
+    let given = refusal.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in own.into_iter().chain(given).filter(|(_, value)| !value.is_empty()) {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    text.push_str(&refusal.body);
+    text.into_bytes()
+}
+
 /// The head of a refusal.
 ///
 /// # Errors

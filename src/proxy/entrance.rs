@@ -1,28 +1,42 @@
-//! Owns accepted connections: counts them, bounds them, speaks TLS, and hands each to the proxy engine.
+//! Owns accepted connections: counts and bounds them, speaks TLS, reads each head before the proxy engine does, and hands over
+//! one request at a time.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::convert;
+use super::fence::Fence;
 use super::gate::Gate;
+use super::head::{self, Framing, Head, Malformed, Reading};
 use super::tls::Certificate;
 use crate::metrics::RejectedCause;
+use crate::model::{Body, RawRequest, Reason};
+use crate::pipeline::Admission;
+use crate::rules::refusal::{Filling, Refusal};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
+/// The length of the client's connection preface (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+/// How much is read from a client after it was refused, in bytes, and for how long.
+const DRAINED: usize = 256 * 1024;
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Accepts connections for one application.
 #[derive(Debug)]
@@ -132,26 +146,172 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             }
         };
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            self.app.process_new(stream, &shutdown).await;
+            self.streams(stream, shutdown).await;
         } else {
-            self.requests(stream, &shutdown).await;
+            self.requests(stream, peer, shutdown).await;
+        }
+    }
+
+    /// Hands an h2 connection over once its preface came: the engine itself would wait for that without an end.
+    async fn streams(&self, mut stream: Stream, mut shutdown: ShutdownWatch) {
+        let mut preface = vec![0; PREFACE];
+        let deadline = tokio::time::timeout(self.gate.config.limits.header_deadline, stream.read_exact(&mut preface));
+        let came = tokio::select! {
+            came = deadline => came,
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        match came {
+            Ok(Ok(_)) => {
+                self.app.process_new(Box::new(Fence::open(stream, preface)), &shutdown).await;
+            }
+            Ok(Err(_)) => {}
+            Err(_) => self.gate.metrics.rejected(RejectedCause::HeaderDeadline),
         }
     }
 
     /// One HTTP/1 request after the other, until either side has enough.
-    async fn requests(&self, stream: Stream, shutdown: &ShutdownWatch) {
-        let idle = self.gate.config.limits.keepalive_idle.as_secs().max(1);
-        let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive((!*shutdown.borrow()).then_some(idle));
-        let mut result = self.app.process_new_http(session, shutdown).await;
-        while let Some((stream, settings)) = result.map(|reused| reused.consume()) {
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
+    async fn requests(&self, mut stream: Stream, peer: SocketAddr, mut shutdown: ShutdownWatch) {
+        let limits = &self.gate.config.limits;
+        let mut buffer = Vec::new();
+        // A client that connects and says nothing gets no longer than one that says half a head.
+        let mut idle = limits.header_deadline;
+        loop {
+            let head = match self.next(&mut stream, &mut buffer, idle, &mut shutdown).await {
+                Next::Head(head) => head,
+                Next::Closed => return,
+                Next::Late => {
+                    self.gate.metrics.rejected(RejectedCause::HeaderDeadline);
+                    self.dismiss(stream, &self.late()).await;
+                    return;
+                }
+                Next::Refused(malformed) => {
+                    let answer = self.refuse(&malformed, peer);
+                    self.dismiss(stream, &answer).await;
+                    return;
+                }
+            };
+            let bytes = std::mem::take(&mut buffer);
+            let length = u64::try_from(head.length).unwrap_or(u64::MAX);
+            let fence = match head.framing {
+                Framing::Length(content) if !head.upgrade => Fence::around(stream, bytes, length.saturating_add(content)),
+                Framing::Length(_) | Framing::Chunked => Fence::open(stream, bytes),
+            };
+            let handed = Handed { target: head.target, seen: Arc::default() };
+            let seen = Arc::clone(&handed.seen);
+            let mut session = ServerSession::new_http1(Box::new(fence));
+            session.set_keepalive((!*shutdown.borrow()).then_some(limits.keepalive_idle.as_secs().max(1)));
+            session.set_connection_user_context(Some(Box::new(handed)));
+            let reused = self.app.process_new_http(session, &shutdown).await;
+            if !seen.load(Ordering::Acquire) {
+                // Refused by the engine itself, before any hook.
+                self.gate.metrics.rejected(RejectedCause::Malformed);
             }
-            result = self.app.process_new_http(session, shutdown).await;
+            let Some((returned, _)) = reused.map(|reused| reused.consume()) else { return };
+            let Ok(fence) = returned.into_any().downcast::<Fence>() else { return };
+            let Some((inner, rest)) = fence.into_parts() else { return };
+            stream = inner;
+            buffer = rest;
+            idle = limits.keepalive_idle;
         }
     }
+
+    /// Reads until `buffer` begins with a whole head: `idle` for its first byte, the header deadline for the rest.
+    async fn next(&self, stream: &mut Stream, buffer: &mut Vec<u8>, idle: Duration, shutdown: &mut ShutdownWatch) -> Next {
+        let limits = &self.gate.config.limits;
+        let mut deadline = tokio::time::Instant::now() + if buffer.is_empty() { idle } else { limits.header_deadline };
+        loop {
+            // An empty line before a request is left over from the one before (RFC 9112 §2.2).
+            while buffer.starts_with(b"\r\n") {
+                buffer.drain(..2);
+            }
+            match head::read(buffer, limits.header_bytes, limits.header_fields) {
+                Reading::Complete(head) => return Next::Head(head),
+                Reading::Refused(malformed) => return Next::Refused(malformed),
+                Reading::Incomplete => {}
+            }
+            let began = !buffer.is_empty();
+            let read = tokio::select! {
+                biased;
+                read = tokio::time::timeout_at(deadline, stream.read_buf(buffer)) => read,
+                _ = shutdown.wait_for(|stop| *stop), if !began => return Next::Closed,
+            };
+            match read {
+                Ok(Ok(0) | Err(_)) => return Next::Closed,
+                Ok(Ok(_)) if !began => deadline = tokio::time::Instant::now() + limits.header_deadline,
+                Ok(Ok(_)) => {}
+                Err(_) if began => return Next::Late,
+                Err(_) => return Next::Closed,
+            }
+        }
+    }
+
+    /// Records a head that has no one reading; the answer in the provider's words.
+    fn refuse(&self, malformed: &Malformed, peer: SocketAddr) -> Vec<u8> {
+        let cause = if malformed.too_large { RejectedCause::HeaderTooLarge } else { RejectedCause::Malformed };
+        self.gate.metrics.rejected(cause);
+        let served = malformed.host.as_deref().and_then(|host| self.gate.site_for(host)).map(|(_, site)| site);
+        let Some(site) = served.or_else(|| self.gate.first_site()) else { return Vec::new() };
+        let raw = RawRequest {
+            method: &malformed.method,
+            target: &malformed.target,
+            host: malformed.host.as_deref(),
+            headers: Vec::new(),
+            body: Body::Absent,
+            client: peer.ip().to_canonical(),
+            correlation: None,
+        };
+        match self.gate.pipeline.refuse_early(&raw, site, Reason::FramingInvalid, malformed.why, Timestamp::now()) {
+            Admission::Refused(refused) => convert::refusal_bytes(&refused.refusal, &refused.id),
+            Admission::Open(_) | Admission::Permitted(_) | Admission::Observed { .. } => Vec::new(),
+        }
+    }
+
+    /// What a client is told whose head did not come in time (RFC 9110 §15.5.9).
+    fn late(&self) -> Vec<u8> {
+        let site = self.gate.first_site();
+        let words = site.as_ref().and_then(|site| site.rules.provider.words_for(None, Reason::FramingInvalid));
+        let filling = Filling { message: "", param: "", id: "" };
+        let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling));
+        convert::refusal_bytes(&Refusal { status: 408, body, headers: Vec::new() }, "")
+    }
+
+    /// Answers and closes. What still comes is read for a moment: unread input can turn the close into a reset that eats
+    /// the answer.
+    async fn dismiss(&self, mut stream: Stream, answer: &[u8]) {
+        let farewell = async {
+            stream.write_all(answer).await?;
+            stream.flush().await?;
+            AsyncWriteExt::shutdown(&mut stream).await?;
+            let mut rest = [0; 4096];
+            let mut drained = 0;
+            while drained < DRAINED {
+                match stream.read(&mut rest).await? {
+                    0 => break,
+                    count => drained += count,
+                }
+            }
+            Ok::<(), std::io::Error>(())
+        };
+        // The client may be gone, or may never stop sending; either way this is the end.
+        drop(tokio::time::timeout(FAREWELL, farewell).await);
+    }
+}
+
+/// What came next on a connection.
+enum Next {
+    Head(Head),
+    Refused(Malformed),
+    Late,
+    Closed,
+}
+
+/// What goes with a connection to the gateway, which marks it as seen.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// The target as received: the engine drops a fragment, which is one of the things to be judged.
+    pub(super) target: Vec<u8>,
+    /// Whether a hook was reached.
+    pub(super) seen: Arc<AtomicBool>,
 }
 
 /// Counts a connection for as long as it lives.

@@ -1,8 +1,10 @@
 //! The policy enforcement point: translates between the proxy engine's hooks and the walk, and decides nothing itself.
 
+use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -15,6 +17,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::Destination;
 use super::convert;
+use super::entrance::Handed;
 use super::gate::Gate;
 use crate::audit::Recorded;
 use crate::metrics::{InvalidationCause, RejectedCause, UpstreamError};
@@ -40,6 +43,8 @@ pub(super) struct Exchange {
     action: String,
     door: Door,
     websocket: bool,
+    /// The target as received, where the entrance read it.
+    target: Option<Vec<u8>>,
 }
 
 /// How far a request has come. Only `PassThrough` and `Admitted` have a destination.
@@ -61,7 +66,11 @@ impl Gateway {
     /// Judges the request.
     async fn judge(&self, session: &mut Session, exchange: &mut Exchange) -> Admission {
         let bodiless = session.as_downstream_mut().is_body_empty();
-        let raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
+        let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
+        let received = exchange.target.take();
+        if let Some(target) = &received {
+            raw.target = target;
+        }
         let now = Timestamp::now();
         let Some(first) = self.gate.first_site() else { return nothing_served() };
         let refuse = |site: Site, reason, detail: &str| self.gate.pipeline.refuse_early(&raw, site, reason, detail, now);
@@ -127,6 +136,14 @@ impl ProxyHttp for Gateway {
             action: "none".to_owned(),
             door: Door::None,
             websocket: false,
+            target: None,
+        }
+    }
+
+    fn on_connection_reuse(&self, _session: &mut Session, exchange: &mut Exchange, handed: Box<dyn Any + Send + Sync>) {
+        if let Ok(handed) = handed.downcast::<Handed>() {
+            handed.seen.store(true, Ordering::Release);
+            exchange.target = Some(handed.target);
         }
     }
 

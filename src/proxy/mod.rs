@@ -3,8 +3,10 @@
 mod admin;
 mod convert;
 mod entrance;
+mod fence;
 mod gate;
 mod gateway;
+mod head;
 mod lookup;
 mod peer;
 mod server;

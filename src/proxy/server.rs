@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pingora::apps::{HttpServerOptions, ServerApp};
+use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
@@ -114,6 +115,9 @@ impl Server {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(gate.config.limits.keepalive_idle);
         proxy.server_options = Some(options);
+        let mut h2 = default_h2_options();
+        h2.max_header_list_size(u32::try_from(gate.config.limits.header_bytes).unwrap_or(u32::MAX));
+        proxy.h2_options = Some(h2);
         let proxy = Arc::new(proxy);
         let entrance = Entrance::new(Arc::clone(&proxy), Arc::clone(&gate), certificate.clone());
         let mut tasks = Vec::new();

@@ -11,6 +11,7 @@
 mod architecture;
 mod commands;
 mod connections;
+mod entrance;
 mod lookups;
 mod operation;
 mod readme;

@@ -1,0 +1,181 @@
+//! A connection of which the proxy engine is shown one request and not a byte more.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::{SslDigest, TlsRef};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How much of what comes after the request is kept while it is answered; beyond that the sender must wait.
+const STASH: usize = 64 * 1024;
+
+/// A stream that yields what was already read of it, then as much more as belongs to the same request.
+///
+/// The boundary that was computed when the head was judged is the boundary that the engine meets: it cannot read one request
+/// where the judge saw another. What comes after is kept, and the end of the stream is passed on, so that a client that
+/// leaves is noticed.
+#[derive(Debug)]
+pub(super) struct Fence {
+    inner: Stream,
+    prefix: Vec<u8>,
+    shown: usize,
+    /// Bytes of the request that are still to come; without a bound where the engine owns the rest of the connection.
+    remaining: Option<u64>,
+    stash: Vec<u8>,
+}
+
+impl Fence {
+    /// Shows the first `length` bytes that come, of which `read` were read already.
+    pub(super) fn around(inner: Stream, mut read: Vec<u8>, length: u64) -> Self {
+        let kept = usize::try_from(length).unwrap_or(usize::MAX).min(read.len());
+        let stash = read.split_off(kept);
+        let remaining = length.saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
+        Self { inner, prefix: read, shown: 0, remaining: Some(remaining), stash }
+    }
+
+    /// Shows everything, beginning with what was read already.
+    pub(super) fn open(inner: Stream, read: Vec<u8>) -> Self {
+        Self { inner, prefix: read, shown: 0, remaining: None, stash: Vec::new() }
+    }
+
+    /// The connection, and what was read of the next request. Nothing when this one was not read to its end; of a request
+    /// without a known end the engine gives a connection back only when it read to that end and not beyond.
+    pub(super) fn into_parts(self) -> Option<(Stream, Vec<u8>)> {
+        let done = self.shown == self.prefix.len() && self.remaining.is_none_or(|remaining| remaining == 0);
+        done.then_some((self.inner, self.stash))
+    }
+
+    /// Reads beyond the request: what comes is kept, and only the end is told.
+    fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.stash.len() < STASH {
+            let mut chunk = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.stash.extend_from_slice(buffer.filled());
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Fence {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(rest) = this.prefix.get(this.shown..).filter(|rest| !rest.is_empty()) {
+            let part = rest.get(..rest.len().min(buffer.remaining())).unwrap_or_default();
+            buffer.put_slice(part);
+            this.shown += part.len();
+            return Poll::Ready(Ok(()));
+        }
+        match this.remaining {
+            None => Pin::new(&mut this.inner).poll_read(cx, buffer),
+            Some(0) => this.poll_beyond(cx),
+            Some(remaining) => {
+                let most = usize::try_from(remaining).unwrap_or(usize::MAX).min(buffer.remaining());
+                let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+                ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
+                let count = part.filled().len();
+                buffer.advance(count);
+                this.remaining = Some(remaining.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX)));
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Fence {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Fence {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+impl UniqueID for Fence {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Fence {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Fence {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.inner.get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.inner.get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for Fence {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+
+    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
+        self.inner.set_proxy_digest(digest);
+    }
+}
+
+impl GetSocketDigest for Fence {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+
+    fn set_socket_digest(&mut self, digest: SocketDigest) {
+        self.inner.set_socket_digest(digest);
+    }
+}
+
+// Without a look ahead the engine reads what it is shown.
+impl Peek for Fence {}

@@ -1,0 +1,264 @@
+//! A request's head as bytes: read strictly, before the proxy engine sees it, so that no two servers read its bounds differently.
+
+/// How a head's content is framed (RFC 9112 §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Exactly this many bytes follow; 0 when none are announced.
+    Length(u64),
+    /// Chunks follow.
+    Chunked,
+}
+
+/// A head that has one reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Its length in bytes, the empty line included.
+    pub(super) length: usize,
+    /// The target as received.
+    pub(super) target: Vec<u8>,
+    /// What follows it.
+    pub(super) framing: Framing,
+    /// Whether the connection may become another protocol's.
+    pub(super) upgrade: bool,
+}
+
+/// A head that is refused, with what could be read of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Malformed {
+    /// What is wrong.
+    pub(super) why: &'static str,
+    /// Whether it is only too large.
+    pub(super) too_large: bool,
+    /// The method, as far as it can be read.
+    pub(super) method: String,
+    /// The target, as far as it can be read.
+    pub(super) target: Vec<u8>,
+    /// The host, when there is exactly one.
+    pub(super) host: Option<String>,
+}
+
+/// What the bytes read so far are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The beginning of a head.
+    Incomplete,
+    /// A whole head.
+    Complete(Head),
+    /// No head that has one reading.
+    Refused(Malformed),
+}
+
+/// The longest request line, beside the header section.
+const REQUEST_LINE: usize = 16 * 1024;
+
+/// Reads the head at the beginning of `bytes`; its header section may have `header_bytes` and `header_fields`.
+pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> Reading {
+    let refused = |why: &'static str, too_large| Reading::Refused(told(bytes, why, too_large));
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+    let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+    if let Some(why) = line_ends(head, end.is_some()) {
+        return refused(why, false);
+    }
+    let section = head.len().saturating_sub(head.iter().position(|byte| *byte == b'\n').unwrap_or(head.len()));
+    if section > header_bytes || head.len() > header_bytes.saturating_add(REQUEST_LINE) {
+        return refused("the head is too large", true);
+    }
+    let Some(length) = end else { return Reading::Incomplete };
+    let mut fields = vec![httparse::EMPTY_HEADER; header_fields];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(parsed)) if parsed == length => {}
+        Ok(_) => return refused("the head ends before its empty line", false),
+        Err(httparse::Error::TooManyHeaders) => return refused("the head has too many fields", true),
+        Err(_) => return refused("the head is malformed", false),
+    }
+    match framing(&request) {
+        Ok(framing) => Reading::Complete(Head {
+            length,
+            target: request.path.unwrap_or_default().as_bytes().to_vec(),
+            framing,
+            upgrade: request.headers.iter().any(|field| field.name.eq_ignore_ascii_case("upgrade")),
+        }),
+        Err(why) => refused(why, false),
+    }
+}
+
+/// Line ends other than CRLF: one server ends a line where another reads on (RFC 9112 §2.2 lets it choose).
+fn line_ends(head: &[u8], complete: bool) -> Option<&'static str> {
+    for (at, byte) in head.iter().enumerate() {
+        match byte {
+            b'\n' if at == 0 || head.get(at - 1) != Some(&b'\r') => return Some("a line ends without a carriage return"),
+            b'\r' => match head.get(at + 1) {
+                Some(b'\n') => {}
+                None if !complete => {}
+                _ => return Some("a carriage return stands within a line"),
+            },
+            0 => return Some("the head holds a NUL"),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// What follows the head, when both sides of a connection must agree on it (RFC 9112 §6.1, §6.3, §11.2).
+fn framing(request: &httparse::Request<'_, '_>) -> Result<Framing, &'static str> {
+    let values = |name: &str| {
+        let name = name.to_owned();
+        request.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(&name)).map(|field| field.value)
+    };
+    let old = match request.version {
+        Some(1) => false,
+        Some(0) => true,
+        _ => return Err("the version is neither HTTP/1.1 nor HTTP/1.0"),
+    };
+    match request.method {
+        Some("TRACE") => return Err("`TRACE` would show the credential to whoever asks"),
+        Some("CONNECT") => return Err("`CONNECT` asks for a tunnel"),
+        _ => {}
+    }
+    let mut hosts = values("host");
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err("more than one `Host`"),
+        (None, _) if !old => return Err("no `Host`"),
+        (Some(host), None) if !is_host(host) => return Err("`Host` is no host"),
+        _ => {}
+    }
+    let mut lengths = values("content-length");
+    let length = match (lengths.next(), lengths.next()) {
+        (Some(_), Some(_)) => return Err("more than one `Content-Length`"),
+        (Some(length), None) => Some(decimal(length).ok_or("`Content-Length` is no plain number")?),
+        (None, _) => None,
+    };
+    let mut codings = values("transfer-encoding");
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(Framing::Length(length.unwrap_or(0))),
+        (Some(_), _) if length.is_some() => Err("`Content-Length` and `Transfer-Encoding`"),
+        (Some(_), _) if old => Err("`Transfer-Encoding` in HTTP/1.0"),
+        (Some(_), Some(_)) => Err("more than one `Transfer-Encoding`"),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        (Some(_), None) => Err("a `Transfer-Encoding` other than `chunked`"),
+    }
+}
+
+/// A name, an address or `[address]`, with or without a port.
+fn is_host(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]~".contains(byte))
+}
+
+/// Digits and nothing else: `+5`, `5,5` and ` 5` are lengths to one server and not to the next.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let plain = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    plain.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
+}
+
+/// What can be told of a head that is refused.
+fn told(bytes: &[u8], why: &'static str, too_large: bool) -> Malformed {
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut words = lines.next().unwrap_or_default().splitn(3, |byte| *byte == b' ');
+    let method = words.next().unwrap_or_default();
+    let method = String::from_utf8_lossy(method.get(..method.len().min(32)).unwrap_or_default()).into_owned();
+    let target = words.next().unwrap_or_default();
+    let target = target.get(..target.len().min(1024)).unwrap_or_default().to_vec();
+    let mut hosts = lines.take_while(|line| !line.is_empty()).filter_map(|line| {
+        let at = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (line.get(..at)?, line.get(at + 1..)?);
+        name.eq_ignore_ascii_case(b"host").then(|| String::from_utf8_lossy(value).trim().to_owned())
+    });
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host),
+        _ => None,
+    };
+    Malformed { why, too_large, method, target, host }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reading(text: &str) -> Reading {
+        read(text.as_bytes(), 1024, 10)
+    }
+
+    #[test]
+    fn a_plain_head_is_read_to_its_empty_line() {
+        let text = "GET /a?b HTTP/1.1\r\nHost: x\r\n\r\nrest";
+        let head = Head { length: text.len() - 4, target: b"/a?b".to_vec(), framing: Framing::Length(0), upgrade: false };
+        assert_eq!(reading(text), Reading::Complete(head));
+        assert_eq!(reading("GET /a?b HTTP/1.1\r\nHost: x\r\n\r"), Reading::Incomplete);
+        assert_eq!(reading(""), Reading::Incomplete);
+    }
+
+    #[test]
+    fn content_is_framed_in_one_way_or_refused() {
+        let framing = |fields: &str| match reading(&format!("POST / HTTP/1.1\r\nHost: x\r\n{fields}\r\n")) {
+            Reading::Complete(head) => Ok(head.framing),
+            Reading::Refused(malformed) => Err(malformed.why),
+            Reading::Incomplete => panic!("incomplete"),
+        };
+        assert_eq!(framing("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
+        assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
+        for fields in [
+            "Content-Length: +5\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 99999999999999999999999\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length : 5\r\n",
+            " folded: x\r\n",
+            "A: b\r\n folded\r\n",
+            "Host: y\r\n",
+            "A: b\n",
+            "A: b\rc\r\n",
+            "A: \0\r\n",
+        ] {
+            assert!(framing(fields).is_err(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_refused_before_the_head_is_whole() {
+        assert!(matches!(reading("GET / HTTP/1.1\nHost"), Reading::Refused(_)));
+    }
+
+    #[test]
+    fn what_is_refused_is_told_as_far_as_it_can_be_read() {
+        let Reading::Refused(malformed) = reading("GET /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n") else {
+            panic!()
+        };
+        assert_eq!((malformed.method.as_str(), malformed.target.as_slice()), ("GET", &b"/api/x"[..]));
+        assert_eq!(malformed.host.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_head_has_its_bounds() {
+        let large = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}", "a".repeat(2000));
+        assert!(matches!(reading(&large), Reading::Refused(Malformed { too_large: true, .. })));
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(10));
+        assert!(matches!(reading(&many), Reading::Refused(Malformed { too_large: true, .. })));
+        let long = format!("GET /{}", "a".repeat(20_000));
+        assert!(matches!(reading(&long), Reading::Refused(Malformed { too_large: true, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_a_head_never_reaches_past_them(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Reading::Complete(head) = read(&bytes, 200, 5) {
+                prop_assert!(head.length <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn what_is_incomplete_stays_so_however_little_is_cut(cut in 0_usize..36) {
+            let text = "GET /a HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n";
+            prop_assert_eq!(reading(&text[..cut.min(text.len() - 1)]), Reading::Incomplete);
+        }
+    }
+}
