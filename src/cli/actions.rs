@@ -82,7 +82,7 @@ fn human(rules: &Rules) {
 
 fn doors(action: &Action) -> Vec<String> {
     let rest = action.doors.iter().map(|door| format!("rest {door}"));
-    rest.chain(action.method.iter().map(|method| format!("method {method} (named only: not in this release)"))).collect()
+    rest.chain(action.method.iter().map(|method| format!("method {method}"))).collect()
 }
 
 fn params(action: &Action) -> Vec<String> {

@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// A named network that the client is in; may be repeated
     #[arg(long, value_name = "NAME")]
     network: Vec<String>,
+    /// The request's content, as application/json: a method call
+    #[arg(long, value_name = "JSON")]
+    content: Option<String>,
     /// For whom to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -72,6 +75,7 @@ pub(super) fn run(args: &Args) -> Exit {
         facts: args.facts.clone().unwrap_or_default(),
         table: args.table.clone().unwrap_or_default(),
         networks: args.network.clone(),
+        content: args.content.clone(),
     };
     let evaluation = evaluate(rules, method, target, &known);
     match args.format {
@@ -94,6 +98,7 @@ fn human(rules: &Rules, evaluation: &Evaluation) {
             facts(&permit.trail().context());
             permit.obligations().iter().for_each(|obligation| output::line(&format!("  with  {}", obligation_text(obligation))));
             output::line(&format!("  sends {} {}", permit.method(), permit.target()));
+            permit.content().iter().for_each(|content| output::line(&format!("        {content}")));
         }
         Evaluation::Denial(denial) => {
             output::line(&format!("{} {} ({})", paint.bad("deny"), denial.trail().action(), denial.reason()));
@@ -142,6 +147,7 @@ fn permit_json(permit: &Permit) -> Value {
         "context": permit.trail().context(),
         "obligations": permit.obligations().iter().map(obligation_text).collect::<Vec<_>>(),
         "sends": format!("{} {}", permit.method(), permit.target()),
+        "content": permit.content(),
     })
 }
 
@@ -174,6 +180,7 @@ fn open_text(open: crate::pipeline::Open) -> &'static str {
         Open::Outside => "it leads to no guarded space",
         Open::Route => "the provider file leaves this route open",
         Open::Unlisted => "no action or route declares it, and those pass",
+        Open::Method => "no action declares the method, and those pass",
         Open::Preflight => "a CORS preflight passes without credentials",
     }
 }

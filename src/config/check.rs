@@ -249,13 +249,6 @@ impl Check<'_> {
         {
             self.fault(prefix, "a path prefix is empty, or begins with a slash and does not end with one", None);
         }
-        if let Some(Then::Deny) = raw.unlisted_methods {
-            self.fault(
-                spanned,
-                "`unlisted_methods = \"deny\"` is not in this release",
-                Some("close the `method.call` routes in the provider file instead"),
-            );
-        }
         let service = raw.service.as_ref().and_then(|service| self.service(&service.headers_file));
         let url = url?;
         let defaults = Upstream::new(raw.provider.get_ref(), url.clone());
@@ -266,6 +259,7 @@ impl Check<'_> {
             path_prefix,
             mode: raw.mode.unwrap_or(defaults.mode),
             unlisted: raw.unlisted.unwrap_or(defaults.unlisted),
+            unlisted_methods: raw.unlisted_methods.unwrap_or(defaults.unlisted_methods),
             websockets: raw.websockets.unwrap_or(defaults.websockets),
             account: match &raw.account_url {
                 Some(account) => self.origin(account),
@@ -405,6 +399,7 @@ impl Upstream {
             path_prefix: String::new(),
             mode: Mode::Enforce,
             unlisted: Then::Forward,
+            unlisted_methods: Then::Forward,
             websockets: Then::Forward,
             account,
             service: None,

@@ -75,6 +75,8 @@ pub struct Upstream {
     pub mode: Mode,
     /// What becomes of paths inside a guarded space that nothing declares.
     pub unlisted: Then,
+    /// What becomes of methods in bodies that no action declares.
+    pub unlisted_methods: Then,
     /// What becomes of WebSocket handshakes.
     pub websockets: Then,
     /// The account server of DocuSign.

@@ -26,6 +26,8 @@ pub struct RawRequest<'a> {
     pub headers: Vec<(&'a str, &'a [u8])>,
     /// What follows the head.
     pub body: Body,
+    /// The content, where the walk asked for it and it was within its bound.
+    pub content: Option<&'a [u8]>,
     /// The address the connection came from, or the one a trusted proxy vouches for.
     pub client: IpAddr,
     /// A trusted proxy's id of the request, already checked for form.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::trail::Trail;
+use super::tunnel::Call;
 use super::verdict::Denial;
 use super::{Open, Site};
 use crate::model::{Body, Credential, Door, RawRequest, Reason, Secret};
+use crate::rules::provider::Tunnel;
 use crate::rules::router::{self, Found, Pattern};
 use crate::rules::target::{self, Reading};
 use crate::rules::{Action, Then};
@@ -20,9 +22,17 @@ pub struct MatchedRequest {
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
     pub(super) method: String,
-    pub(super) segments: Vec<(String, String)>,
-    pub(super) query: Option<Vec<u8>>,
+    pub(super) given: Given,
     pub(super) credential: Credential,
+}
+
+/// Where the parameters of a request stand.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// In the target: named segments of the path, and the query, unread.
+    Target { segments: Vec<(String, String)>, query: Option<Vec<u8>> },
+    /// In a method call.
+    Call(Call),
 }
 
 /// What a request is, before anything is known of its caller.
@@ -45,7 +55,8 @@ pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: Trail) -> 
         return Err(trail.deny(Reason::HeaderAmbiguous, why));
     }
     let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
-    match router::find(&provider.actions, &provider.routes, raw.method, path) {
+    match router::find(provider, raw.method, path) {
+        Found::Tunnel { tunnel, pattern } => call(raw, site, trail, tunnel, pattern),
         Found::Variant => Err(trail.deny(Reason::TargetAmbiguous, "the path is a guarded one in another spelling")),
         Found::Undeclared => Err(trail.deny(Reason::TargetAmbiguous, "the path holds an encoding that no route declares")),
         Found::OtherMethod(_) if is_preflight(raw) => Ok(Matched::Open(Open::Preflight)),
@@ -78,12 +89,61 @@ pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: Trail) -> 
                 action: Arc::clone(action),
                 door: Arc::clone(pattern),
                 method: raw.method.to_owned(),
-                segments: segments.into_iter().map(|(name, raw)| (name.to_owned(), raw)).collect(),
-                query: canonical.query.map(<[u8]>::to_vec),
+                given: Given::Target {
+                    segments: segments.into_iter().map(|(name, raw)| (name.to_owned(), raw)).collect(),
+                    query: canonical.query.map(<[u8]>::to_vec),
+                },
                 credential,
             })))
         }
     }
+}
+
+/// Whether the content of a request must be read before it can be judged.
+#[must_use]
+pub fn wants_content(raw: &RawRequest<'_>, site: &Site) -> bool {
+    let Reading::Inside(canonical) = target::read(raw.target, raw.host, &site.guarded) else { return false };
+    let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
+    matches!(router::find(&site.rules.provider, raw.method, path), Found::Tunnel { .. })
+}
+
+/// A method call: judged by the method that will run, which the body names.
+fn call(
+    raw: &RawRequest<'_>,
+    site: &Site,
+    mut trail: Trail,
+    tunnel: &Arc<Tunnel>,
+    door: &Arc<Pattern>,
+) -> Result<Matched, Box<Denial>> {
+    trail.door = Door::MethodCall;
+    if raw.body != Body::Absent && raw.content.is_none() {
+        return Err(trail.deny(Reason::BodyTooLarge, "the call is longer than what is inspected"));
+    }
+    trail.tunnel = Some((Arc::clone(tunnel), String::new()));
+    let call = match Call::read(raw) {
+        Ok(call) => call,
+        Err(unreadable) => {
+            let mut denial = trail.deny(unreadable.reason, unreadable.why.clone());
+            denial.tell(unreadable.why, "message".to_owned(), None);
+            return Err(denial);
+        }
+    };
+    trail.tunnel = Some((Arc::clone(tunnel), call.id.clone()));
+    let Some(action) = site.rules.provider.method(&call.method) else {
+        return match site.upstream.unlisted_methods {
+            Then::Forward => Ok(Matched::Open(Open::Method)),
+            Then::Deny => Err(trail.deny(Reason::RouteUnlisted, format!("no action declares the method `{}`", call.method))),
+        };
+    };
+    trail.found(raw, action, Door::MethodCall);
+    // The call is refused like any other without a login, also where the server would let anybody ask.
+    let credential = match credential(raw, &site.rules.provider.credentials) {
+        Ok(Some(credential)) => credential,
+        Ok(None) => return Err(trail.deny(Reason::CredentialMissing, "no complete credential was sent")),
+        Err(why) => return Err(trail.deny(Reason::CredentialAmbiguous, why)),
+    };
+    let (action, door, method) = (Arc::clone(action), Arc::clone(door), raw.method.to_owned());
+    Ok(Matched::Guarded(Box::new(MatchedRequest { trail, action, door, method, given: Given::Call(call), credential })))
 }
 
 /// A CORS preflight asks what a later request may do; it carries no credential and reveals nothing (Fetch §4.8).

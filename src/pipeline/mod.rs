@@ -19,6 +19,7 @@ mod params;
 pub mod rehearse;
 mod subject;
 mod trail;
+mod tunnel;
 mod verdict;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-pub use matching::{MatchedRequest, revocable};
+pub use matching::{MatchedRequest, revocable, wants_content};
 pub use params::ValidatedRequest;
 pub use rehearse::{Evaluation, evaluate};
 pub use subject::IdentifiedRequest;
@@ -78,6 +79,8 @@ pub enum Open {
     Route,
     /// Its route is not known, and the operator lets those pass.
     Unlisted,
+    /// It calls a method that no action declares, and the operator lets those pass.
+    Method,
     /// It is a CORS preflight: forwarded without credentials.
     Preflight,
 }

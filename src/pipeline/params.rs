@@ -1,7 +1,8 @@
 //! The second stop: every parameter is declared, there once, and within its bounds.
 
-use super::matching::MatchedRequest;
+use super::matching::{Given, MatchedRequest};
 use super::trail::Trail;
+use super::tunnel::Call;
 use super::verdict::Denial;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub struct ValidatedRequest {
     pub(super) params: Record,
     pub(super) resource: Resource,
     pub(super) credential: Credential,
+    pub(super) call: Option<Call>,
 }
 
 impl MatchedRequest {
@@ -30,7 +32,20 @@ impl MatchedRequest {
     /// # Errors
     /// A denial that tells the first fault in the words of the server's validator.
     pub fn validate(self) -> Result<ValidatedRequest, Box<Denial>> {
-        let Self { mut trail, action, door, method, segments, query, credential } = self;
+        let Self { mut trail, action, door, method, given, credential } = self;
+        let (segments, query) = match given {
+            Given::Target { segments, query } => (segments, query),
+            Given::Call(call) => {
+                let params = match positional(&action, &call.params) {
+                    Ok(params) => params,
+                    Err(fault) => return Err(refused(trail, &action, &fault, &[])),
+                };
+                let resource = resource(&action, &params);
+                trail.params = Some(params.clone());
+                trail.resource = Some(resource.clone());
+                return Ok(ValidatedRequest { trail, action, door, method, params, resource, credential, call: Some(call) });
+            }
+        };
         let given = match target::pairs(query.as_deref().unwrap_or_default()) {
             Ok(pairs) => pairs,
             Err(QueryFault::SecondMark) => {
@@ -50,12 +65,35 @@ impl MatchedRequest {
             Ok(params) => params,
             Err(fault) => return Err(refused(trail, &action, &fault, &names)),
         };
-        let id = action.resource_params.iter().find_map(|name| params.value(name)).map(ToString::to_string).unwrap_or_default();
-        let resource = Resource { kind: action.resource.clone(), id };
+        let resource = resource(&action, &params);
         trail.params = Some(params.clone());
         trail.resource = Some(resource.clone());
-        Ok(ValidatedRequest { trail, action, door, method, params, resource, credential })
+        Ok(ValidatedRequest { trail, action, door, method, params, resource, credential, call: None })
     }
+}
+
+/// What a request is about: the first of the named parameters that was given.
+fn resource(action: &Action, params: &Record) -> Resource {
+    let id = action.resource_params.iter().find_map(|name| params.value(name)).map(ToString::to_string).unwrap_or_default();
+    Resource { kind: action.resource.clone(), id }
+}
+
+/// The parameters of a method, by their place.
+fn positional(action: &Action, given: &[serde_json::Value]) -> Result<Record, ParamFault> {
+    if let Some(place) = (given.len() > action.method_params.len()).then_some(action.method_params.len()) {
+        return Err(ParamFault { param: format!("params[{place}]"), kind: FaultKind::Unknown });
+    }
+    let mut params = Record::default();
+    for (index, name) in action.method_params.iter().enumerate() {
+        let Some(param) = action.param(name) else { continue };
+        let value = given.get(index).map(|value| param.read_json(value)).transpose()?.flatten();
+        match value {
+            Some(value) => params.set(name, value),
+            None if param.required => return Err(ParamFault { param: name.clone(), kind: FaultKind::Missing }),
+            None => {}
+        }
+    }
+    Ok(params)
 }
 
 /// Missing names first, then unknown ones, then values: the order in which the server's validator looks.
@@ -87,6 +125,7 @@ fn read(action: &Action, segments: &[(String, String)], given: &[(String, String
                     _ => return fault(&param.name, FaultKind::Malformed),
                 }
             }
+            Place::Method => None,
             Place::Query => {
                 let mut values = given.iter().filter(|(name, _)| *name == param.name).map(|(_, value)| value);
                 let first = values.next();

@@ -64,12 +64,16 @@ pub fn evaluate_at(site: Site, method: &str, target: &str, known: &Known) -> Eva
             headers.push((name, if name == "authorization" { b"Bearer given" } else { b"given" }));
         }
     }
+    if known.content.is_some() {
+        headers.push(("content-type", b"application/json"));
+    }
     let raw = RawRequest {
         method,
         target: target.as_bytes(),
         host: None,
         headers,
-        body: Body::Absent,
+        body: known.content.as_ref().map_or(Body::Absent, |content| Body::Sized(content.len() as u64)),
+        content: known.content.as_deref().map(str::as_bytes),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         correlation: None,
     };
@@ -145,7 +149,10 @@ fn differs(case: &Case, evaluation: &Evaluation) -> Option<String> {
         return Some(format!("expected {}, found {}{told}", word(case.expect), word(found)));
     }
     let (policies, sent) = match evaluation {
-        Evaluation::Permit(permit) => (permit.policies(), Some(format!("{} {}", permit.method(), permit.target()))),
+        Evaluation::Permit(permit) => {
+            let content = permit.content().map(|content| format!(" {content}")).unwrap_or_default();
+            (permit.policies(), Some(format!("{} {}{content}", permit.method(), permit.target())))
+        }
         Evaluation::Denial(denial) => {
             if case.reason.is_some_and(|reason| reason != denial.reason()) {
                 let expected = case.reason.map_or("", Reason::as_str);

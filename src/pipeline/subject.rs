@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::params::ValidatedRequest;
 use super::trail::{FactKnown, Trail};
+use super::tunnel::Call;
 use super::verdict::Denial;
 use crate::identity::{Ask, Caller, Failure, Identity, Table};
 use crate::model::{Credential, Reason, Record, Resource, Value};
@@ -27,6 +28,7 @@ pub struct IdentifiedRequest {
     pub(super) params: Record,
     pub(super) resource: Resource,
     pub(super) credential: Credential,
+    pub(super) call: Option<Call>,
     pub(super) principal: Principal,
 }
 
@@ -43,7 +45,7 @@ impl ValidatedRequest {
     /// # Errors
     /// A denial when the credential is refused or something cannot be looked up.
     pub(super) async fn identify<A: Ask>(self, identity: &Identity<A>) -> Result<IdentifiedRequest, Box<Denial>> {
-        let Self { mut trail, action, door, method, params, resource, credential } = self;
+        let Self { mut trail, action, door, method, params, resource, credential, call } = self;
         let rules = Arc::clone(&trail.site.rules);
         let plan = &rules.provider.plan;
         let client = trail.client;
@@ -85,7 +87,7 @@ impl ValidatedRequest {
         }
         trail.is_self = own(&action, &params, &caller.value.subject.id, &caller.value.subject.name, &rules.provider.id_lengths);
         trail.networks = trail.site.networks_of(client);
-        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, principal })
+        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, call, principal })
     }
 
     /// Takes everything from `known`; what is not given there is as if nothing were known.
@@ -93,7 +95,7 @@ impl ValidatedRequest {
     /// # Errors
     /// A denial when nobody is logged in.
     pub(super) fn identify_from(self, known: &Known) -> Result<IdentifiedRequest, Box<Denial>> {
-        let Self { mut trail, action, door, method, params, resource, credential } = self;
+        let Self { mut trail, action, door, method, params, resource, credential, call } = self;
         let rules = Arc::clone(&trail.site.rules);
         let Some(given) = &known.subject else { return Err(trail.deny(Reason::CredentialMissing, "nobody is logged in")) };
         let subject = given.subject();
@@ -124,7 +126,7 @@ impl ValidatedRequest {
             }
         }
         trail.networks = known.networks.clone();
-        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, principal })
+        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, call, principal })
     }
 }
 

@@ -11,6 +11,7 @@ use serde::ser::SerializeMap;
 use super::Site;
 use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Subject};
 use crate::rules::Action;
+use crate::rules::provider::Tunnel;
 
 /// The most of a target that is recorded, in bytes.
 const LONGEST_SHOWN: usize = 512;
@@ -28,6 +29,8 @@ pub struct Trail {
     pub(super) correlation: Option<String>,
     pub(super) client: IpAddr,
     pub(super) action: Option<Arc<Action>>,
+    /// The tunnel it came by, and the caller's id of the call: a refusal has the form of a call's answer.
+    pub(super) tunnel: Option<(Arc<Tunnel>, String)>,
     pub(super) resource: Option<Resource>,
     pub(super) params: Option<Record>,
     pub(super) subject: Option<Subject>,
@@ -60,6 +63,7 @@ impl Trail {
             correlation: raw.correlation.clone(),
             client: raw.client,
             action: None,
+            tunnel: None,
             resource: None,
             params: None,
             subject: None,

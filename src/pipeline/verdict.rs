@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::subject::IdentifiedRequest;
 use super::trail::{DecisionFields, Trail};
+use super::tunnel::Call;
 use crate::audit::Entry;
 use crate::metrics::RecordKind;
 use crate::model::{Credential, Decision, Obligation, Reason, Record};
@@ -61,6 +62,7 @@ pub struct Permit {
     trail: Trail,
     method: String,
     target: String,
+    content: Option<String>,
     credential: Credential,
     policies: Vec<Arc<PolicyInfo>>,
     obligations: Vec<Obligation>,
@@ -101,7 +103,7 @@ impl IdentifiedRequest {
     /// # Errors
     /// A denial that names the policies that forbid, or says that none permits.
     pub fn decide(self) -> Result<Permit, Box<Denial>> {
-        let Self { trail, action, door, method, mut params, resource, credential, principal } = self;
+        let Self { trail, action, door, method, mut params, resource, credential, call, principal } = self;
         let facts: Vec<(&str, &Record)> = trail.facts.iter().map(|fact| (fact.name.as_str(), &*fact.record)).collect();
         let networks: Vec<&str> = trail.networks.iter().map(String::as_str).collect();
         let answer = trail.site.rules.engine.authorize(&Query {
@@ -129,6 +131,12 @@ impl IdentifiedRequest {
                 params.remove(name);
             }
         }
+        if let Some(call) = call {
+            let target = format!("{}{}", trail.site.upstream.path_prefix, door.path(|_| target::encode(&call.method)));
+            let content = Call { params: positional(&action, &params), ..call }.content();
+            let (policies, obligations) = (answer.determining, answer.obligations);
+            return Ok(Permit { trail, method, target, content: Some(content), credential, policies, obligations });
+        }
         let value = |name: &str| params.value(name).map(ToString::to_string).unwrap_or_default();
         let mut sent = format!("{}{}", trail.site.upstream.path_prefix, door.path(|name| target::encode(&value(name))));
         let mut separator = '?';
@@ -139,8 +147,29 @@ impl IdentifiedRequest {
                 separator = '&';
             }
         }
-        Ok(Permit { trail, method, target: sent, credential, policies: answer.determining, obligations: answer.obligations })
+        Ok(Permit {
+            trail,
+            method,
+            target: sent,
+            content: None,
+            credential,
+            policies: answer.determining,
+            obligations: answer.obligations,
+        })
     }
+}
+
+/// The parameters of a method in their places; what is not given is null, and nothing stands behind the last given one.
+fn positional(action: &crate::rules::Action, params: &Record) -> Vec<serde_json::Value> {
+    let place = |name: &String| match (action.param(name), params.value(name)) {
+        (Some(param), Some(value)) => param.to_json(value),
+        _ => serde_json::Value::Null,
+    };
+    let mut places: Vec<serde_json::Value> = action.method_params.iter().map(place).collect();
+    while places.last().is_some_and(serde_json::Value::is_null) {
+        places.pop();
+    }
+    places
 }
 
 /// The policies with what their authors say of them.
@@ -169,6 +198,12 @@ impl Permit {
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// The content to send, as `application/json`: written from the validated parameters of a method call.
+    #[must_use]
+    pub fn content(&self) -> Option<&str> {
+        self.content.as_deref()
     }
 
     /// The credential to send: the one that was judged.
@@ -238,8 +273,16 @@ impl Denial {
     pub fn refusal(&self) -> Refusal {
         let provider = &self.trail.site.rules.provider;
         let filling = Filling { message: &self.message, param: &self.param, id: &self.trail.id };
-        let words = self.own_words.as_ref().or_else(|| provider.words_for(self.trail.action.as_deref(), self.reason));
         let status = status(self.reason);
+        let body = match &self.trail.tunnel {
+            Some((tunnel, call)) if let Some(error) = tunnel.errors.for_reason(self.reason) => {
+                Call::failure(call, &error.fill(filling))
+            }
+            _ => {
+                let words = self.own_words.as_ref().or_else(|| provider.words_for(self.trail.action.as_deref(), self.reason));
+                words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling))
+            }
+        };
         let mut headers = provider.refusal_headers.clone();
         if status == 401 {
             headers.extend(provider.unauthorized_headers.iter().cloned());
@@ -251,7 +294,7 @@ impl Denial {
         if let Some(seconds) = self.retry_after.or(unavailable) {
             headers.push(("retry-after".to_owned(), seconds.to_string()));
         }
-        Refusal { status, body: words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling)), headers }
+        Refusal { status, body, headers }
     }
 
     pub(super) fn into_trail(self) -> Trail {

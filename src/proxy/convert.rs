@@ -100,6 +100,7 @@ pub(super) fn raw_request<'a>(head: &'a RequestHeader, bodiless: bool, origin: &
         host: host(head),
         headers: head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         body,
+        content: None,
         client: origin.client,
         correlation: origin.correlation.clone(),
     }
@@ -144,6 +145,10 @@ pub(super) fn permitted(
     }
     for (name, value) in &permit.credential().headers {
         head.insert_header(name.clone(), value.reveal().to_owned())?;
+    }
+    if let Some(content) = permit.content() {
+        head.insert_header("content-type", "application/json")?;
+        head.insert_header("content-length", content.len())?;
     }
     forwarding(&mut head, origin)?;
     head.insert_header("x-request-id", permit.trail().id().to_owned())?;

@@ -257,6 +257,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             host: malformed.host.as_deref(),
             headers: Vec::new(),
             body: Body::Absent,
+            content: None,
             client: peer.ip().to_canonical(),
             correlation: None,
         };

@@ -21,8 +21,8 @@ use super::entrance::Handed;
 use super::gate::Gate;
 use crate::audit::Recorded;
 use crate::metrics::{InvalidationCause, RejectedCause, UpstreamError};
-use crate::model::{Door, Reason};
-use crate::pipeline::{Admission, Open, Outcome, Permit, Refused, Site};
+use crate::model::{Body, Door, Reason};
+use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
 use crate::rules::refusal::{Filling, Refusal};
 use crate::rules::{Action, Then};
 
@@ -45,6 +45,10 @@ pub(super) struct Exchange {
     websocket: bool,
     /// The target as received, where the entrance read it.
     target: Option<Vec<u8>>,
+    /// Whether the content was read before the verdict.
+    inspected: bool,
+    /// The content of the permit that was handed to the upstream in this try.
+    sent: bool,
 }
 
 /// How far a request has come. Only `PassThrough` and `Admitted` have a destination.
@@ -65,12 +69,13 @@ impl Gateway {
 
     /// Judges the request.
     async fn judge(&self, session: &mut Session, exchange: &mut Exchange) -> Admission {
+        let received = exchange.target.take();
+        let content = self.content(session, exchange, received.as_deref()).await;
+        exchange.inspected = content.is_some();
         let bodiless = session.as_downstream_mut().is_body_empty();
         let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
-        let received = exchange.target.take();
-        if let Some(target) = &received {
-            raw.target = target;
-        }
+        raw.target = received.as_deref().unwrap_or(raw.target);
+        raw.content = content.as_deref();
         let now = Timestamp::now();
         let Some(first) = self.gate.first_site() else { return nothing_served() };
         let refuse = |site: Site, reason, detail: &str| self.gate.pipeline.refuse_early(&raw, site, reason, detail, now);
@@ -100,6 +105,39 @@ impl Gateway {
             Ok(admission) => admission,
             Err(_) => refuse(site, Reason::Internal, "a fault of rolegate itself: the walk panicked"),
         }
+    }
+
+    /// The content of a request that cannot be judged without it, if it is within its bound.
+    async fn content(&self, session: &mut Session, exchange: &Exchange, target: Option<&[u8]>) -> Option<Vec<u8>> {
+        let limit = self.gate.config.limits.inspected_body;
+        let bodiless = session.as_downstream_mut().is_body_empty();
+        {
+            let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
+            raw.target = target.unwrap_or(raw.target);
+            let announced = match raw.body {
+                Body::Absent => return None,
+                Body::Sized(length) => usize::try_from(length).unwrap_or(usize::MAX),
+                Body::Streamed => 0,
+            };
+            let (_, site) = raw.host.and_then(|host| self.gate.site_for(host))?;
+            if announced > limit || !pipeline::wants_content(&raw, &site) {
+                return None;
+            }
+        }
+        if session.req_header().headers.contains_key("expect") {
+            // The client waits to be asked for its body.
+            session.as_downstream_mut().write_continue_response().await.ok()?;
+        }
+        // Buffered, so that a call that passes as received can still be forwarded.
+        session.as_downstream_mut().enable_retry_buffering();
+        let mut content = Vec::new();
+        while let Some(chunk) = session.as_downstream_mut().read_request_body().await.ok()? {
+            content.extend_from_slice(&chunk);
+            if content.len() > limit {
+                return None;
+            }
+        }
+        (!session.as_downstream_mut().retry_buffer_truncated()).then_some(content)
     }
 
     /// Answers with a refusal; the connection stays open.
@@ -137,6 +175,8 @@ impl ProxyHttp for Gateway {
             door: Door::None,
             websocket: false,
             target: None,
+            inspected: false,
+            sent: false,
         }
     }
 
@@ -157,6 +197,9 @@ impl ProxyHttp for Gateway {
         }
         match self.judge(session, exchange).await {
             Admission::Open(open) => {
+                if open == Open::Method {
+                    exchange.door = Door::MethodCall;
+                }
                 exchange.stage = Stage::PassThrough(open);
                 Ok(false)
             }
@@ -213,12 +256,17 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
         let Some(handle) = self.gate.handles.get(exchange.index) else { return Ok(()) };
+        exchange.sent = false;
         match &exchange.stage {
             Stage::Admitted(permit) => {
                 *upstream_request = Destination::of(permit).head(session.req_header(), &exchange.origin, handle)?;
             }
             Stage::PassThrough(open) => {
                 convert::forwarding(upstream_request, &exchange.origin)?;
+                if exchange.inspected {
+                    // The client was already asked for its body.
+                    upstream_request.remove_header("expect");
+                }
                 if let Some(site) = &exchange.site {
                     if *open == Open::Preflight {
                         convert::without_credentials(upstream_request, &site.rules.provider);
@@ -231,6 +279,23 @@ impl ProxyHttp for Gateway {
             Stage::Arrived | Stage::Refused => {
                 return Err(Error::explain(ErrorType::InternalError, "a request without a verdict"));
             }
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<bytes::Bytes>,
+        _end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        let Stage::Admitted(permit) = &exchange.stage else { return Ok(()) };
+        if body.as_ref().is_some_and(|body| !body.is_empty()) {
+            // What was received ends here; what was judged goes on, once.
+            let content = if exchange.sent { "" } else { permit.content().unwrap_or_default() };
+            *body = Some(bytes::Bytes::from(content.to_owned()));
+            exchange.sent = true;
         }
         Ok(())
     }
@@ -313,10 +378,9 @@ impl Gateway {
         let plan = &site.rules.provider.plan;
         let dropped = match &exchange.stage {
             Stage::Admitted(permit) => handle.identity.drop_credential(plan, permit.credential()),
-            Stage::PassThrough(Open::Route | Open::Unlisted) => {
+            Stage::PassThrough(Open::Route | Open::Unlisted | Open::Method) => {
                 let raw = convert::raw_request(session.req_header(), true, &exchange.origin);
-                crate::pipeline::revocable(&raw, site)
-                    .is_some_and(|credential| handle.identity.drop_credential(plan, &credential))
+                pipeline::revocable(&raw, site).is_some_and(|credential| handle.identity.drop_credential(plan, &credential))
             }
             Stage::PassThrough(Open::Outside | Open::Preflight) | Stage::Arrived | Stage::Refused => false,
         };

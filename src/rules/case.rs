@@ -25,7 +25,7 @@ pub struct Case {
     pub reason: Option<Reason>,
     /// The policies that decide, in any order; empty = not checked.
     pub by: Vec<String>,
-    /// What is sent to the upstream, as `METHOD target`.
+    /// What is sent to the upstream, as `METHOD target`, and the content behind another space where there is one.
     pub sends: Option<String>,
 }
 
@@ -45,6 +45,9 @@ pub struct Known {
     /// The named networks the client is in.
     #[serde(default)]
     pub networks: Vec<String>,
+    /// The request's content, as `application/json`.
+    #[serde(default)]
+    pub content: Option<String>,
 }
 
 /// A caller with the permissions that the upstream's table would give.
@@ -104,6 +107,8 @@ struct RawCase {
     table: Record,
     #[serde(default)]
     networks: Vec<String>,
+    #[serde(default)]
+    content: Option<String>,
     expect: Expect,
     #[serde(default)]
     reason: Option<Reason>,
@@ -135,7 +140,13 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Case>, Faults> {
             name: case.name,
             place,
             request: case.request.into_inner(),
-            known: Known { subject: case.subject, facts: case.facts, table: case.table, networks: case.networks },
+            known: Known {
+                subject: case.subject,
+                facts: case.facts,
+                table: case.table,
+                networks: case.networks,
+                content: case.content,
+            },
             expect: case.expect,
             reason: case.reason,
             by: case.by,

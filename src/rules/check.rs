@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::param::{Param, Place as ParamPlace};
-use super::provider::{Action, FactUse, Own, Provider, Route, TableUse, empty, form, nearest, reasons_with_words};
+use super::provider::{Action, FactUse, Own, Provider, Route, TableUse, Tunnel, empty, form, nearest, reasons_with_words};
 use super::raw;
 use super::refusal::{Messages, Template as Body, Words};
 use super::router::Pattern;
@@ -58,6 +58,14 @@ impl<'a> Check<'a> {
             raw.action.into_iter().map(|action| Arc::new(self.action(action, &facts, &tables, &messages))).collect();
         self.unique(actions.iter().map(|action| action.id.as_str()), "action");
         self.unique(actions.iter().filter_map(|action| action.method.as_deref()), "method");
+        let tunnels: Vec<Arc<Tunnel>> = raw
+            .tunnel
+            .into_iter()
+            .map(|tunnel| {
+                let doors = self.patterns(tunnel.rest).into_iter().map(Arc::new).collect();
+                Arc::new(Tunnel { doors, reveals: tunnel.reveals, errors: self.words(tunnel.errors) })
+            })
+            .collect();
         let routes: Vec<Route> = raw.route.into_iter().map(|route| self.route(route)).collect();
         self.overlaps(&actions, &routes);
         let credentials: Vec<Vec<String>> =
@@ -99,6 +107,7 @@ impl<'a> Check<'a> {
             id_lengths,
             keep_on_401,
             actions,
+            tunnels,
             routes,
         })
     }
@@ -335,7 +344,10 @@ impl<'a> Check<'a> {
     }
 
     fn action(&mut self, raw: raw::Action, facts: &[FactPlan], tables: &[TablePlan], messages: &Messages) -> Action {
-        let doors = self.patterns(raw.rest);
+        if raw.rest.is_none() && raw.method.is_none() {
+            self.fault(&raw.id, format!("`{}` has no door: neither `rest` nor `method`", raw.id.get_ref()));
+        }
+        let doors = raw.rest.map(|rest| self.patterns(rest)).unwrap_or_default();
         let names: Vec<String> = raw.params.keys().cloned().collect();
         let known = |name: &str| names.iter().any(|known| known == name);
         for pattern in &doors {
@@ -354,6 +366,9 @@ impl<'a> Check<'a> {
                 let at = Spanned::new(span.clone(), ());
                 self.hinted(&at, format!("`{name}` is no parameter"), name, names.iter().map(String::as_str));
             }
+        }
+        for name in raw.method_params.iter().filter(|name| !known(name.get_ref())) {
+            self.hinted(name, format!("`{}` is no parameter", name.get_ref()), name.get_ref(), names.iter().map(String::as_str));
         }
         let mut fact_uses = Vec::new();
         for fact_use in raw.facts {
@@ -395,6 +410,7 @@ impl<'a> Check<'a> {
             tables: table_uses,
             doors: doors.into_iter().map(Arc::new).collect(),
             method: raw.method.map(Spanned::into_inner),
+            method_params: raw.method_params.into_iter().map(Spanned::into_inner).collect(),
             one_of: raw.one_of.into_iter().map(Spanned::into_inner).collect(),
             own: raw
                 .own
@@ -419,11 +435,14 @@ impl<'a> Check<'a> {
         let place = match raw.place {
             raw::ParamPlace::Path => ParamPlace::Path { encoded: raw.encoded },
             raw::ParamPlace::Query => ParamPlace::Query,
+            raw::ParamPlace::Method => ParamPlace::Method,
         };
         match raw.place {
             raw::ParamPlace::Path if !in_path => self.fault(spanned, format!("`{name}` is in no path of the action")),
             raw::ParamPlace::Path if !raw.required => self.fault(spanned, format!("`{name}` is in the path, so it is required")),
-            raw::ParamPlace::Query if raw.encoded => self.fault(spanned, "`encoded` is for path parameters"),
+            raw::ParamPlace::Query | raw::ParamPlace::Method if raw.encoded => {
+                self.fault(spanned, "`encoded` is for path parameters")
+            }
             _ => {}
         }
         if raw.kind == raw::ParamType::Enum && raw.values.is_empty() {

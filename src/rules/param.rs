@@ -4,6 +4,8 @@ use crate::model::{Kind, Value};
 
 /// The longest value of a parameter that states no bound of its own, in bytes.
 const LONGEST_VALUE: usize = 2048;
+/// The longest JSON value of a method's parameter, in bytes.
+const LONGEST_JSON: usize = 64 * 1024;
 /// The longest id, in bytes.
 const LONGEST_ID: usize = 255;
 
@@ -34,6 +36,8 @@ pub enum Place {
     },
     /// A name in the query.
     Query,
+    /// A place in the list of a method's parameters, and nowhere else.
+    Method,
 }
 
 /// What an empty value of a query parameter means.
@@ -79,6 +83,8 @@ pub enum Form {
     JsonObject,
     /// A JSON object whose values are 1 or -1, in the order of its keys.
     Sort,
+    /// Any JSON value, of a method's parameter; sent on in one spelling.
+    Json,
 }
 
 /// What is wrong with one parameter of a request.
@@ -134,7 +140,7 @@ impl Param {
         match self.form {
             Form::Integer { .. } => Kind::Integer,
             Form::Boolean => Kind::Boolean,
-            Form::Id | Form::Text { .. } | Form::Enum { .. } | Form::JsonObject | Form::Sort => Kind::Text,
+            Form::Id | Form::Text { .. } | Form::Enum { .. } | Form::JsonObject | Form::Sort | Form::Json => Kind::Text,
         }
     }
 
@@ -151,6 +157,36 @@ impl Param {
             }
         }
         self.form.read(text).map(Some).map_err(|kind| self.fault(kind))
+    }
+
+    /// Reads one of a method's parameters; nothing when it counts as not given.
+    ///
+    /// # Errors
+    /// What the value's form does not allow.
+    pub fn read_json(&self, value: &serde_json::Value) -> Result<Option<Value>, ParamFault> {
+        use serde_json::Value as Json;
+        match (&self.form, value) {
+            (_, Json::Null) => Ok(None),
+            (Form::Json | Form::JsonObject | Form::Sort, value) => self.read(&value.to_string()),
+            (Form::Boolean, Json::Bool(value)) => Ok(Some(Value::Boolean(*value))),
+            (Form::Integer { .. }, Json::Number(number)) => self.read(&number.to_string()),
+            (Form::Id | Form::Text { .. } | Form::Enum { .. }, Json::String(text)) => self.read(text),
+            (Form::Boolean, _) => Err(self.fault(FaultKind::NotABoolean)),
+            (Form::Integer { .. }, _) => Err(self.fault(FaultKind::NotANumber)),
+            (Form::Id | Form::Text { .. } | Form::Enum { .. }, _) => Err(self.repeated()),
+        }
+    }
+
+    /// A value of this parameter as one of a method's.
+    #[must_use]
+    pub fn to_json(&self, value: &Value) -> serde_json::Value {
+        match (&self.form, value) {
+            (Form::Json | Form::JsonObject | Form::Sort, Value::Text(text)) => serde_json::from_str(text).unwrap_or_default(),
+            (_, Value::Text(text)) => text.as_str().into(),
+            (_, Value::Integer(number)) => (*number).into(),
+            (_, Value::Boolean(value)) => (*value).into(),
+            (_, Value::Set(values)) => values.clone().into(),
+        }
     }
 
     /// The fault of having been given more than once.
@@ -184,6 +220,7 @@ impl Form {
                 }
             }
             Self::JsonObject => json_object(text, |_| true),
+            Self::Json => json(text),
             Self::Sort => json_object(text, |value| matches!(value.as_i64(), Some(1 | -1))),
         }
     }
@@ -234,6 +271,14 @@ fn integer(text: &str, min: i64, max: i64) -> Result<Value, FaultKind> {
         Err(_) if text.starts_with('-') => Err(FaultKind::TooSmall(min)),
         Err(_) => Err(FaultKind::TooLarge(max)),
     }
+}
+
+fn json(text: &str) -> Result<Value, FaultKind> {
+    if text.len() > LONGEST_JSON {
+        return Err(FaultKind::TooLong(LONGEST_JSON));
+    }
+    let value = serde_json::from_str::<serde_json::Value>(text).map_err(|_| FaultKind::Malformed)?;
+    Ok(Value::Text(value.to_string()))
 }
 
 fn json_object(text: &str, allowed: impl Fn(&serde_json::Value) -> bool) -> Result<Value, FaultKind> {

@@ -47,6 +47,8 @@ pub struct Provider {
     pub plan: Arc<Plan>,
     /// The actions.
     pub actions: Vec<Arc<Action>>,
+    /// Routes by which a method is called that only the body names.
+    pub tunnels: Vec<Arc<Tunnel>>,
     /// Known routes that are not judged.
     pub routes: Vec<Route>,
 }
@@ -70,6 +72,8 @@ pub struct Action {
     pub doors: Vec<Arc<Pattern>>,
     /// Its name as an RPC method.
     pub method: Option<String>,
+    /// The parameters of the method, in their order.
+    pub method_params: Vec<String>,
     /// Of these parameters exactly one is given.
     pub one_of: Vec<String>,
     /// Parameters that may name the caller: by id, or by name.
@@ -109,6 +113,17 @@ pub struct TableUse {
     pub key: String,
     /// The attribute of `context.table` it becomes.
     pub attribute: String,
+}
+
+/// A route by which a method is called that only the body names: `{"message":"{\"msg\":\"method\",…}"}`.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Its routes.
+    pub doors: Vec<Arc<Pattern>>,
+    /// What it reveals, in plain words.
+    pub reveals: String,
+    /// The `error` object of a refused call, by reason.
+    pub errors: Words,
 }
 
 /// A known route that is not judged.
@@ -176,6 +191,12 @@ impl Provider {
             actions: self.actions.iter().map(|action| shape(action)).collect(),
             networks: networks.to_vec(),
         }
+    }
+
+    /// The action that the method `name` belongs to.
+    #[must_use]
+    pub fn method(&self, name: &str) -> Option<&Arc<Action>> {
+        self.actions.iter().find(|action| action.method.as_deref() == Some(name))
     }
 
     /// The words for `reason`, an action's own before the provider's.
@@ -249,6 +270,7 @@ pub(super) fn form(raw: &super::raw::Param) -> Form {
         ParamType::Enum => Form::Enum { values: raw.values.clone(), any_case: raw.any_case },
         ParamType::JsonObject => Form::JsonObject,
         ParamType::Sort => Form::Sort,
+        ParamType::Json => Form::Json,
     }
 }
 

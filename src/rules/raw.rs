@@ -40,6 +40,8 @@ pub(super) struct ProviderFile {
     #[serde(default)]
     pub(super) action: Vec<Action>,
     #[serde(default)]
+    pub(super) tunnel: Vec<Tunnel>,
+    #[serde(default)]
     pub(super) route: Vec<Route>,
 }
 
@@ -200,8 +202,10 @@ pub(super) struct Action {
     pub(super) facts: Vec<Spanned<BTreeMap<String, String>>>,
     #[serde(default)]
     pub(super) tables: Vec<Spanned<TableUse>>,
-    pub(super) rest: Spanned<OneOrMany>,
+    pub(super) rest: Option<Spanned<OneOrMany>>,
     pub(super) method: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) method_params: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) one_of: Vec<Spanned<String>>,
     #[serde(default, rename = "self")]
@@ -274,6 +278,7 @@ pub(super) struct Param {
 pub(super) enum ParamPlace {
     Path,
     Query,
+    Method,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -286,6 +291,7 @@ pub(super) enum ParamType {
     Enum,
     JsonObject,
     Sort,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -295,6 +301,16 @@ pub(super) enum Empty {
     Value,
     Missing,
     Absent,
+}
+
+/// A route by which a method is called that only the body names.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tunnel {
+    pub(super) rest: Spanned<OneOrMany>,
+    pub(super) reveals: String,
+    #[serde(default)]
+    pub(super) errors: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::provider::{Action, Route, Then};
+use super::provider::Tunnel;
+use super::provider::{Action, Provider, Route, Then};
 use super::target;
 
 /// A declared `METHOD /path/{name}`.
@@ -30,6 +31,13 @@ pub enum Found<'r> {
         pattern: &'r Arc<Pattern>,
         /// Name and raw text of each named segment.
         segments: Vec<(&'r str, String)>,
+    },
+    /// To a route by which the body names a method.
+    Tunnel {
+        /// The tunnel.
+        tunnel: &'r Arc<Tunnel>,
+        /// The pattern that matched.
+        pattern: &'r Arc<Pattern>,
     },
     /// To an action's path with a method that nobody declares there; the declared ones are named.
     OtherMethod(Vec<&'r str>),
@@ -155,7 +163,8 @@ impl Pattern {
 
 /// Finds where `path` leads with `method`. HEAD is judged like GET.
 #[must_use]
-pub fn find<'r>(actions: &'r [Arc<Action>], routes: &'r [Route], method: &str, path: &str) -> Found<'r> {
+pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
+    let Provider { actions, tunnels, routes, .. } = provider;
     let method = if method == "HEAD" { "GET" } else { method };
     let action = actions
         .iter()
@@ -169,6 +178,12 @@ pub fn find<'r>(actions: &'r [Arc<Action>], routes: &'r [Route], method: &str, p
             return Found::Undeclared;
         }
         return Found::Action { action, pattern, segments };
+    }
+    let tunnel = tunnels.iter().flat_map(|tunnel| tunnel.doors.iter().map(move |pattern| (tunnel, pattern)));
+    if let Some((tunnel, pattern)) =
+        tunnel.clone().find(|(_, pattern)| pattern.method == method && pattern.matches(path).is_some())
+    {
+        return Found::Tunnel { tunnel, pattern };
     }
     let route = routes
         .iter()
@@ -188,6 +203,7 @@ pub fn find<'r>(actions: &'r [Arc<Action>], routes: &'r [Route], method: &str, p
     let on_path: Vec<&str> = actions
         .iter()
         .flat_map(|action| &action.doors)
+        .chain(tunnels.iter().flat_map(|tunnel| &tunnel.doors))
         .filter(|pattern| pattern.matches(path).is_some())
         .map(|pattern| pattern.method.as_str())
         .collect();
@@ -195,6 +211,7 @@ pub fn find<'r>(actions: &'r [Arc<Action>], routes: &'r [Route], method: &str, p
         return Found::OtherMethod(on_path);
     }
     let closed = routes.iter().filter(|route| route.then == Then::Deny).flat_map(|route| &route.doors);
-    let mut watched = actions.iter().flat_map(|action| action.doors.iter().map(AsRef::as_ref)).chain(closed);
+    let doors = actions.iter().flat_map(|action| &action.doors).chain(tunnels.iter().flat_map(|tunnel| &tunnel.doors));
+    let mut watched = doors.map(AsRef::as_ref).chain(closed);
     if watched.any(|pattern| pattern.nearly(path)) { Found::Variant } else { Found::Unlisted }
 }

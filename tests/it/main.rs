@@ -20,4 +20,5 @@ mod refusals;
 mod reload;
 mod streaming;
 mod support;
+mod tunnel;
 mod walk;

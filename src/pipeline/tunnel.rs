@@ -1,0 +1,172 @@
+//! The door in a body: which method runs, when the body has one reading.
+//!
+//! `POST /api/v1/method.call/:method` runs the method that the *message inside the body* names, whatever the path says
+//! (Rocket.Chat `apps/meteor/server/api/v1/misc.ts`); a gate that goes by the path is walked around.
+
+use serde_json::{Map, Value, json};
+
+use crate::model::{RawRequest, Reason};
+use crate::rules::json;
+use crate::rules::target;
+
+/// One call of a method.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Call {
+    /// The caller's id of the call; the answer carries it.
+    pub(super) id: String,
+    /// The method that will run.
+    pub(super) method: String,
+    /// Its parameters.
+    pub(super) params: Vec<Value>,
+}
+
+/// Why a body names no one method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) reason: Reason,
+    pub(super) why: String,
+}
+
+impl Call {
+    /// Reads the call in the content of `raw`.
+    pub(super) fn read(raw: &RawRequest<'_>) -> Result<Self, Unreadable> {
+        let Some(content) = raw.content else { return Err(invalid("the call has no body")) };
+        if raw.has_header("content-encoding") {
+            return Err(invalid("the body is encoded"));
+        }
+        let message = match media_type(raw)?.as_str() {
+            "application/json" => {
+                let outer = json::read(content).map_err(|error| invalid(format!("the body: {error}")))?;
+                only_message(outer)?
+            }
+            "application/x-www-form-urlencoded" => {
+                let pairs = target::pairs(content).map_err(|_| invalid("the form cannot be read in one way"))?;
+                match pairs.as_slice() {
+                    [(name, message)] if name == "message" => message.clone(),
+                    _ => return Err(invalid("the form holds something other than one `message`")),
+                }
+            }
+            other => return Err(invalid(format!("the body is of the type `{other}`"))),
+        };
+        let inner = json::read(message.as_bytes()).map_err(|error| invalid(format!("the message: {error}")))?;
+        let Value::Object(mut fields) = inner else { return Err(invalid("the message is no object")) };
+        if fields.remove("msg") != Some(json!("method")) {
+            return Err(invalid("the message is no method call"));
+        }
+        let id = match fields.remove("id") {
+            Some(Value::String(id)) if id.len() <= 64 => id,
+            _ => return Err(invalid("the call has no id of at most 64 bytes")),
+        };
+        let Some(Value::String(method)) = fields.remove("method") else { return Err(invalid("the call names no method")) };
+        let params = match fields.remove("params") {
+            None => Vec::new(),
+            Some(Value::Array(params)) => params,
+            Some(_) => return Err(invalid("the method's parameters are no list")),
+        };
+        // What Meteor's own client may add: a seed for ids that both sides make up.
+        fields.remove("randomSeed");
+        match fields.keys().next() {
+            Some(unknown) => Err(Unreadable { reason: Reason::ParamUnknown, why: format!("the message holds `{unknown}`") }),
+            None => Ok(Self { id, method, params }),
+        }
+    }
+
+    /// The call as it is sent on: in one spelling, with nothing that was not read.
+    pub(super) fn content(&self) -> String {
+        let message = json!({ "msg": "method", "id": self.id, "method": self.method, "params": self.params });
+        json!({ "message": message.to_string() }).to_string()
+    }
+
+    /// The server's form of a call that failed; `error` is a JSON object.
+    pub(super) fn failure(id: &str, error: &str) -> String {
+        let error: Value = serde_json::from_str(error).unwrap_or_else(|_| Value::Object(Map::new()));
+        let message = json!({ "msg": "result", "id": id, "error": error });
+        json!({ "message": message.to_string(), "success": false }).to_string()
+    }
+}
+
+/// The content type without its parameters; a charset other than UTF-8 would be another reading.
+fn media_type(raw: &RawRequest<'_>) -> Result<String, Unreadable> {
+    let mut values = raw.header_values("content-type");
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(invalid("not one content type")) };
+    let value = String::from_utf8_lossy(value).to_ascii_lowercase();
+    let mut parts = value.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default().to_owned();
+    match parts.next() {
+        None | Some("charset=utf-8" | "charset=\"utf-8\"" | "") if parts.next().is_none() => Ok(kind),
+        _ => Err(invalid("the content type has a parameter other than `charset=utf-8`")),
+    }
+}
+
+fn only_message(outer: Value) -> Result<String, Unreadable> {
+    let Value::Object(mut fields) = outer else { return Err(invalid("the body is no object")) };
+    let Some(Value::String(message)) = fields.remove("message") else { return Err(invalid("the body has no `message`")) };
+    match fields.keys().next() {
+        Some(unknown) => Err(Unreadable { reason: Reason::ParamUnknown, why: format!("the body holds `{unknown}`") }),
+        None => Ok(message),
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Unreadable {
+    Unreadable { reason: Reason::ParamInvalid, why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::model::Body;
+
+    fn read(kind: &str, content: &str) -> Result<Call, Unreadable> {
+        Call::read(&RawRequest {
+            method: "POST",
+            target: b"/",
+            host: None,
+            headers: vec![("content-type", kind.as_bytes())],
+            body: Body::Sized(1),
+            content: Some(content.as_bytes()),
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            correlation: None,
+        })
+    }
+
+    const CALL: &str = r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"getRoomRoles\",\"params\":[\"r1\"]}"}"#;
+
+    #[test]
+    fn the_method_in_the_body_is_the_one_that_runs() {
+        let call = Call { id: "1".into(), method: "getRoomRoles".into(), params: vec![json!("r1")] };
+        assert_eq!(read("application/json", CALL).as_ref(), Ok(&call));
+        assert_eq!(read("application/json; charset=UTF-8", CALL).as_ref(), Ok(&call));
+        let form = format!("message={}", target::encode(r#"{"msg":"method","id":"1","method":"getRoomRoles","params":["r1"]}"#));
+        assert_eq!(read("application/x-www-form-urlencoded", &form).as_ref(), Ok(&call));
+        assert_eq!(call.content(), CALL);
+        assert_eq!(read("application/json", &call.content()), Ok(call), "what is sent reads as what was judged");
+    }
+
+    #[test]
+    fn a_body_with_more_than_one_reading_is_refused() {
+        for (kind, content) in [
+            ("text/plain", CALL),
+            ("application/json, text/plain", CALL),
+            ("application/json; charset=utf-16", CALL),
+            ("application/json", ""),
+            ("application/json", "[]"),
+            ("application/json", r#"{"message":"{}"}"#),
+            ("application/json", r#"{"message":"x","message":"y"}"#),
+            ("application/json", r#"{"message":{"msg":"method"}}"#),
+            (
+                "application/json",
+                r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"a\",\"method\":\"b\",\"params\":[]}"}"#,
+            ),
+            ("application/json", r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"a\",\"params\":{}}"}"#),
+            ("application/json", r#"{"message":"{\"msg\":\"method\",\"id\":1,\"method\":\"a\",\"params\":[]}"}"#),
+            ("application/json", r#"{"message":"{\"msg\":\"sub\",\"id\":\"1\",\"method\":\"a\",\"params\":[]}"}"#),
+            ("application/json", r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"a\",\"params\":[]}","x":1}"#),
+            ("application/x-www-form-urlencoded", "message=a&message=b"),
+            ("application/x-www-form-urlencoded", "message[]=a"),
+        ] {
+            assert!(read(kind, content).is_err(), "{kind}: {content}");
+        }
+    }
+}
