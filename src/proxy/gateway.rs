@@ -47,8 +47,10 @@ pub(super) struct Exchange {
     target: Option<Vec<u8>>,
     /// Whether the content was read before the verdict.
     inspected: bool,
-    /// The content of the permit that was handed to the upstream in this try.
+    /// Whether the permit's content was handed to the upstream in this try.
     sent: bool,
+    /// When the head of this try was ready for the upstream.
+    forwarded: Option<Instant>,
 }
 
 /// How far a request has come. Only `PassThrough` and `Admitted` have a destination.
@@ -177,6 +179,7 @@ impl ProxyHttp for Gateway {
             target: None,
             inspected: false,
             sent: false,
+            forwarded: None,
         }
     }
 
@@ -257,6 +260,7 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         let Some(handle) = self.gate.handles.get(exchange.index) else { return Ok(()) };
         exchange.sent = false;
+        exchange.forwarded = Some(Instant::now());
         match &exchange.stage {
             Stage::Admitted(permit) => {
                 *upstream_request = Destination::of(permit).head(session.req_header(), &exchange.origin, handle)?;
@@ -306,6 +310,9 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        if let Some(forwarded) = exchange.forwarded.take() {
+            self.gate.metrics.stage("upstream", forwarded.elapsed());
+        }
         match response.status.as_u16() {
             401 => self.unauthorized(session, exchange),
             101 => {
