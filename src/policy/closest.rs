@@ -1,4 +1,4 @@
-//! "Did you mean".
+//! The known name nearest to a mistyped one: "did you mean".
 
 /// The candidate that `word` is most likely a misspelling of, the first one among equals; `None` when none is near.
 fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
