@@ -22,6 +22,8 @@ use crate::rules::{Ruleset, Sources};
 
 /// How long a folder must be still before it is read: an editor writes in several steps.
 const STILL: Duration = Duration::from_millis(100);
+/// How long a folder that is never still is waited for.
+const RESTLESS: Duration = Duration::from_millis(400);
 /// How often the folder is compared with what runs even when nothing told of a change.
 const GLANCE: Duration = Duration::from_secs(2);
 
@@ -136,19 +138,13 @@ impl Current {
         let changed = Arc::new(Notify::new());
         let mut watching = Watching::new(Arc::clone(&changed));
         let mut refused: Option<String> = None;
+        let mut told = false;
         loop {
             let folder = self.folder.as_deref().filter(|_| self.by == ReloadBy::Watch);
+            // Followed before it is read: what changes while it is read, or while rules are compiled, is told.
             if let Some(folder) = folder {
                 watching.follow(folder);
             }
-            let told = tokio::select! {
-                () = self.asked.notified() => true,
-                () = changed.notified(), if folder.is_some() => {
-                    while tokio::time::timeout(STILL, changed.notified()).await.is_ok() {}
-                    false
-                }
-                () = tokio::time::sleep(GLANCE), if self.folder.is_some() => false,
-            };
             let this = Arc::clone(&self);
             let audit = Arc::clone(&audit);
             let skip = refused.clone();
@@ -159,6 +155,17 @@ impl Current {
                 Ok(seen) => refused = seen,
                 Err(error) => tracing::error!(%error, "the reload broke off; the running rules stay"),
             }
+            told = tokio::select! {
+                () = self.asked.notified() => true,
+                () = changed.notified(), if folder.is_some() => {
+                    let still = async { while tokio::time::timeout(STILL, changed.notified()).await.is_ok() {} };
+                    // Still or not, it is read now.
+                    let _ = tokio::time::timeout(RESTLESS, still).await;
+                    watching.doubt();
+                    false
+                }
+                () = tokio::time::sleep(GLANCE), if self.folder.is_some() => false,
+            };
         }
     }
 
@@ -241,20 +248,24 @@ impl Watching {
         Self { changed, watcher: None, followed: Vec::new() }
     }
 
-    /// Watches `folder` as it is now. A watch belongs to an inode: after a swap the new one must be watched.
+    /// A watch belongs to an inode: what changed may be another folder of the same name, which must be watched anew.
+    fn doubt(&mut self) {
+        self.followed.clear();
+    }
+
+    /// Watches `folder` as it is now.
     fn follow(&mut self, folder: &Path) {
-        let mut wanted: Vec<PathBuf> = folder
-            .parent()
-            .map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
-            .map(Path::to_path_buf)
-            .into_iter()
-            .collect();
+        let above = folder.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        let mut wanted: Vec<PathBuf> = above.map(Path::to_path_buf).into_iter().collect();
+        // Beside the folder lie things that are none of ours, an audit log perhaps: their changes are passed over.
+        let mut ours: Vec<PathBuf> = above.zip(folder.file_name()).map(|(above, name)| above.join(name)).into_iter().collect();
         if let Ok(real) = folder.canonicalize() {
             wanted.extend(real.parent().map(Path::to_path_buf));
             let below =
                 std::fs::read_dir(&real).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-            wanted.extend(below.filter_map(|path| path.canonicalize().ok()));
-            wanted.push(real);
+            let inside: Vec<PathBuf> = below.filter_map(|path| path.canonicalize().ok()).chain([real]).collect();
+            wanted.extend(inside.iter().cloned());
+            ours.extend(inside);
         }
         wanted.sort();
         wanted.dedup();
@@ -263,8 +274,12 @@ impl Watching {
         }
         let changed = Arc::clone(&self.changed);
         let told = move |event: notify::Result<notify::Event>| {
-            // Reading a file is no change; our own reading would wake us for ever.
-            if !matches!(event, Ok(notify::Event { kind: notify::EventKind::Access(_), .. })) {
+            let matters = event.map_or(true, |event| {
+                // Reading a file is no change; our own reading would wake us for ever.
+                !matches!(event.kind, notify::EventKind::Access(_))
+                    && (event.paths.is_empty() || event.paths.iter().any(|path| ours.iter().any(|ours| path.starts_with(ours))))
+            });
+            if matters {
                 changed.notify_one();
             }
         };
