@@ -173,6 +173,7 @@ impl<'a> Loaded<'a> {
         let actions = self.applicable(policy);
         let notes = annotations::read(policy, statement, &actions, faults);
         literals::check(self.domain, policy, &looks, statement, faults);
+        literals::tested(&actions, &looks, statement, faults);
         let id = notes.id.filter(|id| self.is_first(id, statement, faults));
         // A name that no `@id` can have lets the rest of the policy be checked.
         let id = id.unwrap_or_else(|| format!("#{}", self.policies.len()));

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 pub(super) struct Looks {
     /// The context keys that they read or test.
     pub(super) keys: BTreeSet<String>,
+    /// The attributes of the context that they test with `has`, each as its path.
+    pub(super) tested: BTreeSet<Vec<String>>,
     /// Whether they use the context as a whole, so that every key may matter.
     pub(super) whole_context: bool,
     /// The texts that they compare with `context.networks`.
@@ -37,6 +39,9 @@ impl Looks {
         for (operator, operand) in members {
             if operator == "Var" && operand == "context" {
                 self.whole_context = true;
+            }
+            if operator == "has" {
+                self.tested.extend(tested_path(operand));
             }
             if let Some(key) = context_key(operator, operand) {
                 self.keys.insert(key.to_owned());
@@ -75,6 +80,21 @@ fn context_key<'a>(operator: &str, operand: &'a Value) -> Option<&'a str> {
         Value::Array(path) => path.first()?.as_str(),
         _ => None,
     }
+}
+
+/// The path below `context` of the attribute that a `has` tests.
+fn tested_path(operand: &Value) -> Option<Vec<String>> {
+    let mut path: Vec<String> = match operand.get("attr")? {
+        Value::Array(names) => names.iter().rev().filter_map(Value::as_str).map(str::to_owned).collect(),
+        name => vec![name.as_str()?.to_owned()],
+    };
+    let mut left = operand.get("left")?;
+    while let Some(access) = left.get(".") {
+        path.push(access.get("attr")?.as_str()?.to_owned());
+        left = access.get("left")?;
+    }
+    path.reverse();
+    is_variable(left, "context").then_some(path)
 }
 
 fn is_variable(value: &Value, name: &str) -> bool {
@@ -162,6 +182,17 @@ mod tests {
         );
         assert_eq!(keys("resource.context"), [""; 0]);
         assert_eq!(keys("context.context.networks.contains(1)"), ["context"]);
+    }
+
+    #[test]
+    fn the_attributes_that_a_condition_tests_are_found_with_their_paths() {
+        let found = looks(
+            "context has room && context.params has count && context has a.b.c && context[\"x\"] has \"y-z\" && resource has owner \
+             && {a: 1} has a && (if true then context else context) has unseen",
+        );
+        let paths: Vec<String> = found.tested.iter().map(|path| path.join(".")).filter(|path| !path.starts_with('a')).collect();
+        assert_eq!(paths, ["params.count", "room", "x.y-z"]);
+        assert!(found.tested.iter().any(|path| path.join(".") == "a.b.c"), "{:?}", found.tested);
     }
 
     #[test]

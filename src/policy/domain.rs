@@ -48,6 +48,22 @@ pub struct ActionShape {
     pub table: Vec<Field>,
 }
 
+impl ActionShape {
+    /// The keys of the context and, below `key`, the attributes; nothing when there is no such key.
+    pub(super) fn attributes(&self, key: Option<&str>) -> Vec<&str> {
+        let facts = || self.facts.iter().map(|(fact, fields)| (fact.as_str(), fields));
+        let table = (!self.table.is_empty()).then_some(("table", &self.table));
+        let mut records = facts().chain(table).chain([("params", &self.params)]);
+        match key {
+            None => records.map(|(key, _)| key).chain(["networks"]).chain(self.has_self.then_some("self")).collect(),
+            Some(key) => {
+                let record = records.find(|(known, _)| *known == key);
+                record.into_iter().flat_map(|(_, fields)| fields).map(|field| field.name.as_str()).collect()
+            }
+        }
+    }
+}
+
 /// One named value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {

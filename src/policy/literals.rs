@@ -1,4 +1,4 @@
-//! Names in policies that the schema does not know of: roles, permissions, networks.
+//! Names in policies that Cedar's own check passes over: roles, permissions, networks, and what `has` asks for.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use cedar_policy::{EntityUid, Policy, ResourceConstraint};
 use crate::model::{Fault, Faults};
 use crate::policy::closest::did_you_mean;
 use crate::policy::condition::Looks;
-use crate::policy::domain::Domain;
+use crate::policy::domain::{ActionShape, Domain};
 use crate::policy::statements::Statement;
 
 /// Reports every role, permission and network that the domain does not declare, and every question for memberships that are not known.
@@ -50,5 +50,28 @@ pub(super) fn check(domain: &Domain, policy: &Policy, looks: &Looks, statement: 
         // Nobody's roles but the caller's are in the store: the condition would be false without an error, and a forbid be lost.
         let fault = Fault::new(statement.place(), "only the caller's own roles and permissions are known to a policy");
         faults.push(fault.hint("ask with `principal in`, or compare with `==`"));
+    }
+}
+
+/// Reports every attribute of the context that a policy tests with `has` and that none of its actions knows.
+///
+/// To Cedar such a test is simply false. In an `unless` a misspelt name would then permit what it was written to refuse.
+pub(super) fn tested(actions: &[&ActionShape], looks: &Looks, statement: &Statement<'_>, faults: &mut Faults) {
+    for path in looks.tested.iter().filter(|_| !actions.is_empty()) {
+        let (key, name) = match path.as_slice() {
+            [name] => (None, name),
+            [key, name] => (Some(key.as_str()), name),
+            // Nothing in the context is deeper; Cedar refuses what is tested below a text or a number.
+            _ => continue,
+        };
+        let known: BTreeSet<&str> = actions.iter().flat_map(|action| action.attributes(key)).collect();
+        if known.contains(name.as_str()) {
+            continue;
+        }
+        let fault = Fault::new(statement.tested(name), format!("no action of this policy has `context.{}`", path.join(".")));
+        faults.push(match did_you_mean(name, known) {
+            Some(hint) => fault.hint(hint),
+            None => fault,
+        });
     }
 }

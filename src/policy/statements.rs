@@ -118,6 +118,21 @@ impl<'a> Statement<'a> {
         pair.last().map(|word| self.at(word.offset))
     }
 
+    /// Where `has` asks for the attribute `name`, quoted or not, or for a path that ends in it; the policy's place when it is not
+    /// found.
+    pub(super) fn tested(&self, name: &str) -> Place {
+        let quoted = format!("{name:?}");
+        let is = |word: &Word<'_>| word.text == name || word.text == quoted;
+        let has = self.words.iter().position(|word| word.text == "has").unwrap_or(0);
+        let pairs = self.words.get(has..).unwrap_or_default().windows(2);
+        let found = |before: &str| {
+            pairs
+                .clone()
+                .find_map(|pair| pair.last().filter(|last| is(last) && pair.first().is_some_and(|first| first.text == before)))
+        };
+        found("has").or_else(|| found(".")).map_or_else(|| self.place(), |word| self.at(word.offset))
+    }
+
     /// Everywhere the entity stands that Cedar prints as `entity`.
     pub(super) fn entity(&self, entity: &str) -> Vec<Place> {
         let mut places = Vec::new();

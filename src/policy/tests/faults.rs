@@ -29,6 +29,26 @@ fn a_misspelt_parameter_is_told_with_its_place_and_the_right_name() {
 }
 
 #[test]
+fn a_misspelt_name_behind_has_is_told_and_not_taken_for_one_that_is_absent() {
+    let text = "@id(\"a\")\npermit (principal, action == RocketChat::Action::\"users.info\", resource)\n\
+                unless { context.params has feilds && context.params.feilds like \"*rooms*\" };\n\
+                @id(\"b\")\npermit (principal, action, resource)\n\
+                when { context has romo || context has params.cuont || context.params has \"x-y\" || context has room.owner || context.networks.contains(\"office\") };\n\
+                @id(\"c\")\npermit (principal, action, resource)\n\
+                when { context has self || context has room.member || context.params has count };";
+    assert_eq!(
+        faults(text),
+        [
+            "3:29: no action of this policy has `context.params.feilds` | did you mean `fields`?",
+            "6:20: no action of this policy has `context.romo` | did you mean `room`?",
+            "6:47: no action of this policy has `context.params.cuont` | did you mean `count`?",
+            "6:75: no action of this policy has `context.params.x-y`",
+            "6:101: no action of this policy has `context.room.owner`",
+        ]
+    );
+}
+
+#[test]
 fn a_misspelt_action_is_told_with_its_place_and_the_right_name() {
     let text = "@id(\"a\")\npermit (\n  principal,\n  action == RocketChat::Action::\"audit.room.members\",\n  resource);";
     assert_eq!(
