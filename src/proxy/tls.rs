@@ -28,7 +28,7 @@ impl Certificate {
     /// Reads a chain and its key, both PEM.
     pub(super) fn load(files: (PathBuf, PathBuf), metrics: Metrics) -> Result<Self, String> {
         let (acceptor, ends) = acceptor(&files.0, &files.1)?;
-        metrics.certificate_expiry("listener", ends);
+        metrics.certificate_expiry(ends);
         let read = parking_lot::Mutex::new(modified(&files));
         Ok(Self { files, acceptor: ArcSwap::from_pointee(acceptor), read, metrics })
     }
@@ -49,7 +49,7 @@ impl Certificate {
         match acceptor(&self.files.0, &self.files.1) {
             Ok((acceptor, ends)) => {
                 self.acceptor.store(Arc::new(acceptor));
-                self.metrics.certificate_expiry("listener", ends);
+                self.metrics.certificate_expiry(ends);
                 tracing::info!(certificate = %self.files.0.display(), "certificate replaced");
             }
             Err(error) => tracing::error!(error, "new certificate refused; the old one stays"),
