@@ -221,7 +221,7 @@ impl Metrics {
                         "When the certificate ends, in seconds since the epoch.",
                     ),
                     // Without a label, but not a plain gauge: where no certificate is used, none has ended in 1970.
-                &[],
+                    &[],
                 )?,
             )?,
             registry,

@@ -10,6 +10,7 @@ use super::output::{self, Format};
 
 /// Check an audit log
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: rolegate audit verify audit/audit.jsonl")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -38,7 +38,12 @@ pub(super) fn run(args: &Args) -> Exit {
                 folder.clone_from(&config.policies.directory);
                 upstreams = config.upstreams;
             }
-            Err(found) => faults.extend(found),
+            Err(found) => {
+                faults.extend(found);
+                let (directory, named) = Config::glimpse(path);
+                networks = named;
+                folder = folder.or(directory);
+            }
         }
     }
     let ruleset = match super::load(folder.as_deref(), &networks) {

@@ -41,8 +41,8 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// The request: METHOD target
-    #[arg(value_name = "REQUEST")]
-    request: String,
+    #[arg(value_name = "REQUEST", value_parser = request_of)]
+    request: (String, String),
 }
 
 /// Facts by name.
@@ -50,6 +50,11 @@ type Facts = std::collections::BTreeMap<String, crate::model::Record>;
 
 fn json_of<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn request_of(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once(' ').map(|(method, target)| (method.to_owned(), target.to_owned()));
+    parts.ok_or_else(|| "a request is written as 'METHOD target', such as 'GET /api/v1/rooms.roles?rid=abc'".to_owned())
 }
 
 fn facts_of(text: &str) -> Result<Facts, String> {
@@ -66,10 +71,7 @@ pub(super) fn run(args: &Args) -> Exit {
         output::error(&format!("no provider `{}`; there are {}", args.provider, known.join(", ")));
         return Exit::Failed;
     };
-    let Some((method, target)) = args.request.split_once(' ') else {
-        output::error("a request is written as 'METHOD target', such as 'GET /api/v1/rooms.roles?rid=abc'");
-        return Exit::Failed;
-    };
+    let (method, target) = &args.request;
     let known = Known {
         subject: args.subject.clone(),
         facts: args.facts.clone().unwrap_or_default(),

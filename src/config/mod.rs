@@ -227,6 +227,18 @@ impl Config {
         check::config(&shown, &text, path.and_then(std::path::Path::parent), flags)
     }
 
+    /// Where the policies lie and which networks they may name, by a file that has faults elsewhere: so that theirs can be told
+    /// beside them.
+    #[must_use]
+    pub fn glimpse(path: &std::path::Path) -> (Option<PathBuf>, Vec<String>) {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let table = text.parse::<toml::Table>().unwrap_or_default();
+        let directory = table.get("policies").and_then(|policies| policies.get("directory")).and_then(toml::Value::as_str);
+        let directory = directory.map(|directory| path.parent().unwrap_or(std::path::Path::new("")).join(directory));
+        let networks = table.get("networks").and_then(toml::Value::as_table);
+        (directory, networks.into_iter().flat_map(|networks| networks.keys().cloned()).collect())
+    }
+
     /// The names of the networks that policies may use.
     #[must_use]
     pub fn network_names(&self) -> Vec<String> {
