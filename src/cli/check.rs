@@ -36,6 +36,9 @@ pub(super) fn run(args: &Args) -> Exit {
             Ok(config) => {
                 networks = config.network_names();
                 folder.clone_from(&config.policies.directory);
+                for why in crate::proxy::unusable_files(&config) {
+                    faults.push(Fault::new(Place::file(path.display().to_string()), why));
+                }
                 upstreams = config.upstreams;
             }
             Err(found) => {

@@ -19,8 +19,17 @@ pub use gate::Gate;
 pub use server::{Running, Server, StartError};
 
 use crate::audit::Recorded;
+use crate::config::Config;
 use crate::pipeline::Permit;
 use gate::Handle;
+
+/// Why the proxy could not use files of TLS that `config` names, each with its path.
+#[must_use]
+pub fn unusable_files(config: &Config) -> Vec<String> {
+    let listener = config.listen.tls.iter().filter_map(|(certificate, key)| tls::acceptor(certificate, key).err());
+    let authorities = config.upstreams.iter().filter_map(|upstream| upstream.ca.as_deref());
+    listener.chain(authorities.filter_map(|authority| peer::authorities(authority).err())).collect()
+}
 
 /// Where a guarded request goes: there is none without a recorded permit, so that nothing guarded can be sent unrecorded.
 #[derive(Debug)]

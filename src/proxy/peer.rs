@@ -115,7 +115,7 @@ pub(super) fn connector_options(kept: usize) -> ConnectorOptions {
 }
 
 /// The certificates of a PEM file.
-fn authorities(path: &std::path::Path) -> Result<Arc<CaType>, String> {
+pub(super) fn authorities(path: &std::path::Path) -> Result<Arc<CaType>, String> {
     let told = |error: String| format!("{}: {error}", path.display());
     let mut store = Vec::new();
     for der in certificates(path)? {

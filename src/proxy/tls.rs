@@ -63,7 +63,7 @@ fn modified(files: &(PathBuf, PathBuf)) -> Option<(SystemTime, SystemTime)> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a float holds every second of the next millions of years")]
-fn acceptor(certificate: &Path, key: &Path) -> Result<(Acceptor, f64), String> {
+pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<(Acceptor, f64), String> {
     install_default_crypto_provider();
     let chain = super::peer::certificates(certificate)?;
     let Some(leaf) = chain.first() else { return Err(format!("{}: holds no certificate", certificate.display())) };
