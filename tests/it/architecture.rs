@@ -59,7 +59,8 @@ fn the_library_has_the_modules_of_the_table_and_the_program_names_one() {
     let files = product();
     let root = files.iter().find(|file| file.path.ends_with("src/lib.rs")).unwrap();
     let words = words(&root.code);
-    let declared: BTreeSet<&str> = words.windows(3).filter(|three| three[0] == "mod" && three[2] == ";").map(|three| three[1]).collect();
+    let declared: BTreeSet<&str> =
+        words.windows(3).filter(|three| three[0] == "mod" && three[2] == ";").map(|three| three[1]).collect();
     assert_eq!(declared, FLOORS.iter().map(|(name, _)| *name).collect());
     let program = files.iter().find(|file| file.path.ends_with("src/main.rs")).unwrap();
     assert_eq!(roots(&program.code, "rolegate"), BTreeSet::from(["cli".to_owned()]));
@@ -182,7 +183,8 @@ impl File {
     /// Whether it names the outside crate `name` or one whose name begins with it and an underscore.
     fn uses(&self, name: &str) -> bool {
         let words = words(&self.code);
-        let is = |word: &str| word == name || word.strip_prefix(name).is_some_and(|rest| name == "pingora" && rest.starts_with('_'));
+        let is =
+            |word: &str| word == name || word.strip_prefix(name).is_some_and(|rest| name == "pingora" && rest.starts_with('_'));
         (0..words.len()).any(|at| {
             let before = at.checked_sub(1).map_or("", |before| words[before]);
             let after = words.get(at + 1).copied().unwrap_or_default();
@@ -268,8 +270,8 @@ fn code(text: &str) -> String {
             end.map_or(rest.len(), |end| end + 2)
         } else if rest.starts_with("'\"'") || rest.starts_with("'/'") {
             3
-        } else if rest.starts_with("'\\") {
-            rest[2..].find('\'').map_or(rest.len(), |end| end + 3).max(4)
+        } else if let Some(escaped) = rest.strip_prefix("'\\") {
+            escaped.find('\'').map_or(rest.len(), |end| end + 3).max(4)
         } else {
             code.push(first);
             rest = &rest[first.len_utf8()..];

@@ -2,12 +2,16 @@
 
 pub mod gate;
 pub mod http;
+pub mod policies;
+pub mod process;
 pub mod program;
 
 use std::time::Duration;
 
 pub use gate::{Gate, GateBuilder};
 pub use http::{Answer, Connection};
+pub use policies::Policies;
+pub use process::Process;
 pub use program::Program;
 
 /// How long a story waits for what must happen before it fails.
