@@ -15,6 +15,8 @@ use crate::rules::provider::Tunnel;
 
 /// The most of a target that is recorded, in bytes.
 const LONGEST_SHOWN: usize = 512;
+/// The most that is recorded of a name that nobody declares, in bytes of the target.
+pub(super) const LONGEST_NAME: usize = 32;
 
 /// The part of a record that is known before the verdict.
 #[derive(Debug)]
@@ -248,21 +250,22 @@ impl Serialize for ObligationFields<'_> {
     }
 }
 
-/// `bytes` with everything that is not printable ASCII percent-encoded, at most `longest` bytes of it.
+/// `bytes` with everything that is not printable ASCII percent-encoded, at most `longest` bytes in all.
 fn shown(bytes: &[u8], longest: usize) -> String {
     use std::fmt::Write as _;
+    const CUT: &str = "...";
     let mut text = String::new();
     for byte in bytes {
-        if text.len() >= longest {
-            text.truncate(longest);
-            text.push('…');
-            break;
-        }
         match byte {
             b' '..=b'~' => text.push(char::from(*byte)),
             byte => {
                 let _ = write!(text, "%{byte:02X}");
             }
+        }
+        if text.len() > longest {
+            text.truncate(longest.saturating_sub(CUT.len()));
+            text.push_str(CUT);
+            break;
         }
     }
     text
@@ -285,7 +288,7 @@ fn shown_target(target: &[u8], action: Option<&Action>) -> String {
             _ if declared(name) => cut.extend_from_slice(name),
             // A name nobody declares may be a secret itself: `?t0ken`.
             _ => {
-                cut.extend_from_slice(name.get(..name.len().min(32)).unwrap_or_default());
+                cut.extend_from_slice(name.get(..name.len().min(LONGEST_NAME)).unwrap_or_default());
                 cut.extend_from_slice(if equals.is_some() { b"=..." } else { b"" });
             }
         }
@@ -305,6 +308,11 @@ mod tests {
     #[test]
     fn a_target_is_shown_escaped_and_cut() {
         assert_eq!(shown_target(b"/a\n\xff\"b", None), "/a%0A%FF\"b");
-        assert!(shown_target(&b"/".repeat(5000), None).len() < 520);
+        for target in [b"/".repeat(5000), b"/".repeat(513), [b"/".repeat(511), b"\xff".to_vec()].concat(), b"\xff".repeat(400)] {
+            let text = shown_target(&target, None);
+            assert_eq!(text.len(), LONGEST_SHOWN);
+            assert!(text.ends_with("..."), "{text}");
+        }
+        assert_eq!(shown_target(&b"/".repeat(512), None), "/".repeat(512), "what fits is not cut");
     }
 }
