@@ -68,7 +68,7 @@ pub fn steps() -> Vec<Step> {
             format!("/api/v1/rooms.roles?rid[]={BOARDROOM}"),
             Some(("eve", EVE)),
         )
-        .denied(Reason::ParamMissing),
+        .denied(Reason::ParamInvalid),
         chat(
             "eve tries another spelling of the path",
             "none",

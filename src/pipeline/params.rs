@@ -1,7 +1,7 @@
 //! The second stop: every parameter is declared, there once, and within its bounds.
 
 use super::matching::{Given, MatchedRequest};
-use super::trail::Trail;
+use super::trail::{LONGEST_NAME, Trail};
 use super::tunnel::Call;
 use super::verdict::Denial;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::model::{Credential, Reason, Record, Resource};
 use crate::rules::Action;
 use crate::rules::param::{FaultKind, ParamFault, Place};
-use crate::rules::refusal;
+use crate::rules::refusal::{self, Template};
 use crate::rules::router::Pattern;
 use crate::rules::target::{self, QueryFault};
 
@@ -34,7 +34,7 @@ impl MatchedRequest {
     pub fn validate(self) -> Result<ValidatedRequest, Box<Denial>> {
         let Self { mut trail, action, door, method, given, credential } = self;
         let (segments, query) = match given {
-            Given::Target { segments, query } => (segments, query),
+            Given::Target { segments, query } => (segments, query.unwrap_or_default()),
             Given::Call(call) => {
                 let params = match positional(&action, &call.params) {
                     Ok(params) => params,
@@ -46,21 +46,23 @@ impl MatchedRequest {
                 return Ok(ValidatedRequest { trail, action, door, method, params, resource, credential, call: Some(call) });
             }
         };
-        let given = match target::pairs(query.as_deref().unwrap_or_default()) {
-            Ok(pairs) => pairs,
+        let unread = |fault: &ParamFault, trail| {
+            let names = target::names(&query);
+            refused(trail, &action, fault, &names.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let given: Vec<Pair> = match target::pairs(&query) {
+            Ok(pairs) => pairs.into_iter().map(|(name, value)| Pair::new(&action, name, value)).collect(),
             Err(QueryFault::SecondMark) => {
                 return Err(trail.deny(Reason::TargetAmbiguous, "the query holds a second question mark"));
             }
             Err(QueryFault::TooMany) => {
-                let fault = ParamFault { param: "query".into(), kind: FaultKind::Unknown };
-                return Err(refused(trail, &action, &fault, &[]));
+                return Err(unread(&ParamFault { param: "query".into(), kind: FaultKind::Unknown }, trail));
             }
             Err(QueryFault::Broken(name)) => {
-                let fault = ParamFault { param: name, kind: FaultKind::Malformed };
-                return Err(refused(trail, &action, &fault, &[]));
+                return Err(unread(&ParamFault { param: name, kind: FaultKind::Malformed }, trail));
             }
         };
-        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = given.iter().map(|given| given.name.as_str()).collect();
         let params = match read(&action, &segments, &given) {
             Ok(params) => params,
             Err(fault) => return Err(refused(trail, &action, &fault, &names)),
@@ -96,11 +98,30 @@ fn positional(action: &Action, given: &[serde_json::Value]) -> Result<Record, Pa
     Ok(params)
 }
 
+/// One `name=value` of a query.
+struct Pair {
+    /// The parameter that the server would fill with it.
+    name: String,
+    /// Whether it would be filled with a list or an object.
+    nested: bool,
+    value: String,
+}
+
+impl Pair {
+    fn new(action: &Action, name: String, value: String) -> Self {
+        let declared = |name: &str| action.param(name).is_some_and(|param| param.place == Place::Query);
+        match name.split_once('[') {
+            Some((outer, _)) if action.messages.nest() && declared(outer) => Self { name: outer.to_owned(), nested: true, value },
+            _ => Self { name, nested: false, value },
+        }
+    }
+}
+
 /// Missing names first, then unknown ones, then values: the order in which the server's validator looks.
-fn read(action: &Action, segments: &[(String, String)], given: &[(String, String)]) -> Result<Record, ParamFault> {
+fn read(action: &Action, segments: &[(String, String)], given: &[Pair]) -> Result<Record, ParamFault> {
     let fault = |param: &str, kind| Err(ParamFault { param: param.to_owned(), kind });
     let query = || action.params.iter().filter(|param| param.place == Place::Query);
-    let is_given = |name: &str| given.iter().any(|(given, _)| given == name);
+    let is_given = |name: &str| given.iter().any(|given| given.name == name);
     if let Some(missing) = query().find(|param| param.required && !is_given(&param.name)) {
         return fault(&missing.name, FaultKind::Missing);
     }
@@ -108,8 +129,8 @@ fn read(action: &Action, segments: &[(String, String)], given: &[(String, String
     if !action.one_of.is_empty() && chosen == 0 {
         return fault(&action.one_of.join(", "), FaultKind::NoneOf);
     }
-    if let Some((unknown, _)) = given.iter().find(|(name, _)| !query().any(|param| param.name == *name)) {
-        return fault(unknown, FaultKind::Unknown);
+    if let Some(unknown) = given.iter().find(|given| !query().any(|param| param.name == given.name)) {
+        return fault(&unknown.name, FaultKind::Unknown);
     }
     if chosen > 1 {
         return fault(&action.one_of.join(", "), FaultKind::SeveralOf);
@@ -127,12 +148,15 @@ fn read(action: &Action, segments: &[(String, String)], given: &[(String, String
             }
             Place::Method => None,
             Place::Query => {
-                let mut values = given.iter().filter(|(name, _)| *name == param.name).map(|(_, value)| value);
+                let mut values = given.iter().filter(|given| given.name == param.name);
+                if values.clone().any(|given| given.nested) {
+                    return Err(param.nested());
+                }
                 let first = values.next();
                 if values.next().is_some() {
                     return Err(param.repeated());
                 }
-                first.cloned()
+                first.map(|given| given.value.clone())
             }
         };
         if let Some(text) = text
@@ -151,12 +175,27 @@ fn refused(trail: Trail, action: &Action, fault: &ParamFault, given: &[&str]) ->
         .map(|param| param.name.as_str())
         .filter(|name| !action.one_of.iter().any(|one| one == name))
         .collect();
-    let message = action.messages.text(fault, given, &others);
-    let detail = format!("`{}`: {message}", fault.param);
-    let mut denial = trail.deny(refusal::reason(&fault.kind), detail);
-    let own = matches!(refusal::reason(&fault.kind), Reason::ParamInvalid)
-        .then(|| action.param(&fault.param).and_then(|param| param.refusal.clone()))
-        .flatten();
+    let own = own_words(action, fault);
+    let message = if own.is_some() { action.messages.alone(fault) } else { action.messages.text(fault, given, &others) };
+    let mut denial = trail.deny(refusal::reason(&fault.kind), detail(action, fault));
     denial.tell(message, fault.param.clone(), own);
     denial
+}
+
+/// The words in which a parameter's own check tells a bad value; the bounds that only rolegate sets are told in the family's.
+fn own_words(action: &Action, fault: &ParamFault) -> Option<Template> {
+    match fault.kind {
+        FaultKind::TooLong(_) | FaultKind::Malformed | FaultKind::Nested | FaultKind::NestedNumber => None,
+        _ if refusal::reason(&fault.kind) != Reason::ParamInvalid => None,
+        _ => action.param(&fault.param)?.refusal.clone(),
+    }
+}
+
+/// The fault as the operator is told of it. A name that nobody declares may be a secret itself, and is cut as in the target.
+fn detail(action: &Action, fault: &ParamFault) -> String {
+    let mut fault = fault.clone();
+    if matches!(fault.kind, FaultKind::Unknown | FaultKind::Malformed) && action.param(&fault.param).is_none() {
+        fault.param = fault.param.chars().take(LONGEST_NAME).collect();
+    }
+    format!("`{}`: {}", fault.param, action.messages.alone(&fault))
 }

@@ -111,6 +111,10 @@ pub enum FaultKind {
     Repeated,
     /// A number was given more than once.
     RepeatedNumber,
+    /// A text was given as `name[]` or `name[x]`, which the server reads as a list or an object in `name`.
+    Nested,
+    /// A number was given so.
+    NestedNumber,
     /// Shorter than this many bytes.
     TooShort(usize),
     /// Longer than this many bytes.
@@ -193,6 +197,12 @@ impl Param {
     #[must_use]
     pub fn repeated(&self) -> ParamFault {
         self.fault(if self.kind() == Kind::Integer { FaultKind::RepeatedNumber } else { FaultKind::Repeated })
+    }
+
+    /// The fault of having been given as a list or an object.
+    #[must_use]
+    pub fn nested(&self) -> ParamFault {
+        self.fault(if self.kind() == Kind::Integer { FaultKind::NestedNumber } else { FaultKind::Nested })
     }
 
     fn fault(&self, kind: FaultKind) -> ParamFault {

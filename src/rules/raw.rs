@@ -65,6 +65,9 @@ pub(super) struct Messages {
     pub(super) unknown: String,
     pub(super) repeated: String,
     pub(super) repeated_number: String,
+    /// Only of a server that reads `name[]` and `name[x]` as something in `name`; to others those are names like any other.
+    pub(super) nested: Option<String>,
+    pub(super) nested_number: Option<String>,
     pub(super) too_short: String,
     pub(super) too_long: String,
     pub(super) not_a_number: String,

@@ -167,23 +167,32 @@ impl Messages {
     /// name is there that the branch does not take, or a value is wrong; measured with `@rocket.chat/rest-typings` 8.8.1.
     #[must_use]
     pub fn text(&self, fault: &ParamFault, given: &[&str], others: &[&str]) -> String {
-        let Some(any_of) = &self.any_of else { return self.one(fault) };
+        let Some(any_of) = &self.any_of else { return self.alone(fault) };
         let mut texts = Vec::new();
         for branch in &any_of.branches {
             let foreign = |name: &&str| *name != branch && !others.contains(name);
             texts.push(if !given.contains(&branch.as_str()) {
-                self.one(&ParamFault { param: branch.clone(), kind: FaultKind::Missing })
-            } else if given.iter().any(foreign) {
-                self.one(&ParamFault { param: fault.param.clone(), kind: FaultKind::Unknown })
+                self.alone(&ParamFault { param: branch.clone(), kind: FaultKind::Missing })
+            } else if fault.kind == FaultKind::NoneOf || given.iter().any(foreign) {
+                // The server knows this branch and rolegate does not, or it knows both and takes only one.
+                self.alone(&ParamFault { param: fault.param.clone(), kind: FaultKind::Unknown })
             } else {
-                self.one(fault)
+                self.alone(fault)
             });
         }
         texts.push(any_of.last.clone());
         texts.join("\n ")
     }
 
-    fn one(&self, fault: &ParamFault) -> String {
+    /// Whether the server reads `name[]` and `name[x]` as something in `name`.
+    #[must_use]
+    pub fn nest(&self) -> bool {
+        self.words.nested.is_some()
+    }
+
+    /// The text for `fault` itself, whatever else the request gave.
+    #[must_use]
+    pub fn alone(&self, fault: &ParamFault) -> String {
         let words = &self.words;
         let (words, limit) = match &fault.kind {
             FaultKind::Missing => (&words.missing, String::new()),
@@ -191,6 +200,8 @@ impl Messages {
             FaultKind::Unknown => (&words.unknown, String::new()),
             FaultKind::Repeated => (&words.repeated, String::new()),
             FaultKind::RepeatedNumber => (&words.repeated_number, String::new()),
+            FaultKind::Nested => (words.nested.as_ref().unwrap_or(&words.unknown), String::new()),
+            FaultKind::NestedNumber => (words.nested_number.as_ref().unwrap_or(&words.unknown), String::new()),
             FaultKind::TooShort(limit) => (&words.too_short, limit.to_string()),
             FaultKind::TooLong(limit) => (&words.too_long, limit.to_string()),
             FaultKind::NotANumber => (&words.not_a_number, String::new()),
@@ -202,7 +213,8 @@ impl Messages {
             FaultKind::NotAnObject(value) => (&words.not_an_object, value.clone()),
             FaultKind::Malformed => (&words.malformed, String::new()),
         };
-        words.replace("{limit}", &limit).replace("{param}", &fault.param)
+        // What is filled in came from the client and is no template itself.
+        words.split("{limit}").map(|piece| piece.replace("{param}", &fault.param)).collect::<Vec<_>>().join(&limit)
     }
 }
 
@@ -213,7 +225,9 @@ pub fn reason(fault: &FaultKind) -> Reason {
         FaultKind::Missing | FaultKind::NoneOf => Reason::ParamMissing,
         FaultKind::SeveralOf | FaultKind::Repeated | FaultKind::RepeatedNumber => Reason::ParamRepeated,
         FaultKind::Unknown => Reason::ParamUnknown,
-        FaultKind::TooShort(_)
+        FaultKind::Nested
+        | FaultKind::NestedNumber
+        | FaultKind::TooShort(_)
         | FaultKind::TooLong(_)
         | FaultKind::NotANumber
         | FaultKind::NotWhole

@@ -241,6 +241,16 @@ pub fn pairs(query: &[u8]) -> Result<Vec<(String, String)>, QueryFault> {
     Ok(pairs)
 }
 
+/// The names in `query`, decoded where they can be: what a query says that cannot be read as a whole.
+#[must_use]
+pub fn names(query: &[u8]) -> Vec<String> {
+    let name = |pair: &[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        decoded(name).unwrap_or_else(|| String::from_utf8_lossy(name).into_owned())
+    };
+    query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(name).collect()
+}
+
 /// Form-decodes `text`; nothing when a percent sequence is broken or the result is not UTF-8.
 fn decoded(text: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
