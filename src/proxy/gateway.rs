@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -25,6 +25,9 @@ use crate::model::{Body, Door, Reason};
 use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
 use crate::rules::refusal::{Filling, Refusal};
 use crate::rules::{Action, Then};
+
+/// How long the body of a refused request may take to arrive before the connection is given up.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Carries out what the walk says.
 #[derive(Debug)]
@@ -142,10 +145,24 @@ impl Gateway {
         (!session.as_downstream_mut().retry_buffer_truncated()).then_some(content)
     }
 
+    /// Lets a connection survive a refusal that is sent before the request's body was read: the engine reads a short one
+    /// after the answer. A long one, one of unknown length, or one that may never come ends the connection.
+    fn keep_after_refusal(&self, session: &mut Session) {
+        let headers = &session.req_header().headers;
+        let length = headers.get("content-length").and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
+        let short = length.is_some_and(|length: usize| length <= self.gate.config.limits.inspected_body);
+        if short && !headers.contains_key("expect") && !headers.contains_key("transfer-encoding") {
+            let downstream = session.as_downstream_mut();
+            downstream.set_close_on_response_before_downstream_finish(false);
+            downstream.set_total_drain_timeout(Some(DRAIN));
+        }
+    }
+
     /// Answers with a refusal; the connection stays open.
     async fn answer(&self, session: &mut Session, refused: &Refused) -> pingora::Result<()> {
         let head = convert::refusal(&refused.refusal, Some(&refused.id))?;
         let body = bytes::Bytes::from(refused.refusal.body.clone());
+        self.keep_after_refusal(session);
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
     }
