@@ -208,7 +208,9 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
         .map(|pattern| pattern.method.as_str())
         .collect();
     if !on_path.is_empty() {
-        return Found::OtherMethod(on_path);
+        let open = routes.iter().filter(|route| route.then == Then::Forward).flat_map(|route| &route.doors);
+        let beside = open.filter(|pattern| pattern.matches(path).is_some()).map(|pattern| pattern.method.as_str());
+        return Found::OtherMethod(on_path.into_iter().chain(beside).collect());
     }
     let closed = routes.iter().filter(|route| route.then == Then::Deny).flat_map(|route| &route.doors);
     let doors = actions.iter().flat_map(|action| &action.doors).chain(tunnels.iter().flat_map(|tunnel| &tunnel.doors));
