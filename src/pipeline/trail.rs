@@ -271,29 +271,41 @@ fn shown(bytes: &[u8], longest: usize) -> String {
     text
 }
 
-/// A target as received; values in its query stand only where `action` declares their names.
+/// A target as received; values behind its path stand only where `action` declares their names.
+///
+/// What one server takes for a part of the path is a query to the next, so whatever could separate them does here.
 fn shown_target(target: &[u8], action: Option<&Action>) -> String {
-    let Some(at) = target.iter().position(|byte| *byte == b'?') else { return shown(target, LONGEST_SHOWN) };
     let declared = |name: &[u8]| action.is_some_and(|action| action.params.iter().any(|param| param.name.as_bytes() == name));
-    let mut cut = target.get(..=at).unwrap_or_default().to_vec();
-    let query = target.get(at + 1..).unwrap_or_default();
-    for (index, pair) in query.split(|byte| *byte == b'&').enumerate() {
-        if index > 0 {
-            cut.push(b'&');
-        }
+    let end = path_end(target);
+    let mut cut = target.get(..end).unwrap_or_default().to_vec();
+    let query = target.get(end..).unwrap_or_default();
+    for pair in query.split_inclusive(|byte| b"?&;#".contains(byte)) {
+        let (pair, separator) = match pair.split_last() {
+            Some((last, pair)) if b"?&;#".contains(last) => (pair, Some(*last)),
+            _ => (pair, None),
+        };
         let equals = pair.iter().position(|byte| *byte == b'=');
         let name = pair.get(..equals.unwrap_or(pair.len())).unwrap_or_default();
-        match equals {
-            Some(_) if declared(name) => cut.extend_from_slice(pair),
-            _ if declared(name) => cut.extend_from_slice(name),
+        if declared(name) {
+            cut.extend_from_slice(pair);
+        } else {
             // A name nobody declares may be a secret itself: `?t0ken`.
-            _ => {
-                cut.extend_from_slice(name.get(..name.len().min(LONGEST_NAME)).unwrap_or_default());
-                cut.extend_from_slice(if equals.is_some() { b"=..." } else { b"" });
-            }
+            cut.extend_from_slice(name.get(..name.len().min(LONGEST_NAME)).unwrap_or_default());
+            cut.extend_from_slice(if equals.is_some() { b"=..." } else { b"" });
         }
+        cut.extend(separator);
     }
     shown(&cut, LONGEST_SHOWN)
+}
+
+/// Where the path of `target` ends for the server that sees the earliest end: behind `?`, `;` or `#`, encoded ones too.
+fn path_end(target: &[u8]) -> usize {
+    let plain = target.iter().position(|byte| b"?;#".contains(byte)).map(|at| at + 1);
+    let encoded = target
+        .windows(3)
+        .position(|three| [b"%3f", b"%3b", b"%23"].iter().any(|end| three.eq_ignore_ascii_case(*end)))
+        .map(|at| at + 3);
+    plain.into_iter().chain(encoded).min().unwrap_or(target.len())
 }
 
 #[cfg(test)]
@@ -303,6 +315,17 @@ mod tests {
     #[test]
     fn values_of_undeclared_names_are_not_shown() {
         assert_eq!(shown_target(b"/api/v1/x?access_token=secret&a", None), "/api/v1/x?access_token=...&a");
+        for (target, shown) in [
+            ("/a;token=secret/b", "/a;token=..."),
+            ("/a%3Ftoken=secret", "/a%3Ftoken=..."),
+            ("/a%3fb%3Dc=secret", "/a%3fb%3Dc=..."),
+            ("/a#token=secret", "/a#token=..."),
+            ("/a?b=c?token=secret&d;e=f", "/a?b=...?token=...&d;e=..."),
+            ("/a?&&=", "/a?&&=..."),
+            ("/a?", "/a?"),
+        ] {
+            assert_eq!(shown_target(target.as_bytes(), None), shown);
+        }
     }
 
     #[test]
