@@ -424,11 +424,13 @@ impl Gateway {
             Stage::Admitted(permit) => Some(permit.trail().id()),
             _ => None,
         };
-        let words = exchange.site.as_ref().and_then(|site| site.rules.provider.words_for(None::<&Action>, reason).cloned());
+        let provider = exchange.site.as_ref().map(|site| &site.rules.provider);
+        let words = provider.and_then(|provider| provider.words_for(None::<&Action>, reason));
         let filling = Filling { message: "", param: "", id: id.unwrap_or_default() };
         let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling));
+        let headers = provider.map(|provider| provider.refusal_headers.clone()).unwrap_or_default();
         session.set_keepalive(None);
-        let head = convert::refusal(&Refusal { status: code, body: body.clone(), headers: Vec::new() }, id)?;
+        let head = convert::refusal(&Refusal { status: code, body: body.clone(), headers }, id)?;
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(bytes::Bytes::from(body)), true).await
     }
