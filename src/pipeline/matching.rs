@@ -181,13 +181,18 @@ fn ambiguous_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
 /// The credential of a request that is not judged, for what its answer says of it.
 #[must_use]
 pub fn revocable(raw: &RawRequest<'_>, site: &Site) -> Option<Credential> {
-    let provider = &site.rules.provider;
-    let path = raw.target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    let path = path.strip_prefix(site.upstream.path_prefix.as_bytes()).unwrap_or(path);
-    if provider.keep_on_401.iter().any(|kept| kept.as_bytes() == path) {
+    if keeps_on_401(raw.target, site) {
         return None;
     }
-    credential(raw, &provider.credentials).ok().flatten()
+    credential(raw, &site.rules.provider.credentials).ok().flatten()
+}
+
+/// Whether a 401 to `target` says nothing of the credential.
+#[must_use]
+pub fn keeps_on_401(target: &[u8], site: &Site) -> bool {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = path.strip_prefix(site.upstream.path_prefix.as_bytes()).unwrap_or(path);
+    site.rules.provider.keep_on_401.iter().any(|kept| kept.as_bytes() == path)
 }
 
 /// The credential that the server would use: the first alternative that is there in full.

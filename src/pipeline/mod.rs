@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-pub use matching::{MatchedRequest, revocable, wants_content};
+pub use matching::{MatchedRequest, keeps_on_401, revocable, wants_content};
 pub use params::ValidatedRequest;
 pub use rehearse::{Evaluation, evaluate};
 pub use subject::IdentifiedRequest;

@@ -401,7 +401,10 @@ impl Gateway {
         let (Some(site), Some(handle)) = (&exchange.site, self.gate.handles.get(exchange.index)) else { return };
         let plan = &site.rules.provider.plan;
         let dropped = match &exchange.stage {
-            Stage::Admitted(permit) => handle.identity.drop_credential(plan, permit.credential()),
+            Stage::Admitted(permit) => {
+                !pipeline::keeps_on_401(permit.target().as_bytes(), site)
+                    && handle.identity.drop_credential(plan, permit.credential())
+            }
             Stage::PassThrough(Open::Route | Open::Unlisted | Open::Method) => {
                 let raw = convert::raw_request(session.req_header(), true, &exchange.origin);
                 pipeline::revocable(&raw, site).is_some_and(|credential| handle.identity.drop_credential(plan, &credential))
