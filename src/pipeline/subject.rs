@@ -58,7 +58,7 @@ impl ValidatedRequest {
         let permissions = match plan.table(PERMISSIONS) {
             None => None,
             Some(_) => match identity.table(plan, PERMISSIONS, &credential, client).await {
-                Ok(table) => Some(table.value),
+                Ok(table) => Some(trail.table(PERMISSIONS, table)),
                 Err(failure) => return Err(trail.failed(&failure)),
             },
         };
@@ -71,7 +71,7 @@ impl ValidatedRequest {
         if reads.table {
             for table_use in &action.tables {
                 let table = match identity.table(plan, &table_use.table, &credential, client).await {
-                    Ok(table) => table.value,
+                    Ok(table) => trail.table(&table_use.table, table),
                     Err(failure) => return Err(trail.failed(&failure)),
                 };
                 let key = params.value(&table_use.key).map(ToString::to_string).unwrap_or_default();

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 
 use super::Site;
+use crate::identity::{Known, Table};
 use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Subject};
 use crate::rules::Action;
 use crate::rules::provider::Tunnel;
@@ -37,6 +38,8 @@ pub struct Trail {
     pub(super) params: Option<Record>,
     pub(super) subject: Option<Subject>,
     pub(super) caller_age: Option<(Duration, bool)>,
+    /// Tables past their time that stood in for a failed lookup, with their age.
+    pub(super) stale_tables: Vec<(String, Duration)>,
     pub(super) facts: Vec<FactKnown>,
     pub(super) networks: Vec<String>,
     pub(super) is_self: Option<bool>,
@@ -70,6 +73,7 @@ impl Trail {
             params: None,
             subject: None,
             caller_age: None,
+            stale_tables: Vec::new(),
             facts: Vec::new(),
             networks: Vec::new(),
             is_self: None,
@@ -82,6 +86,14 @@ impl Trail {
         self.target = shown_target(raw.target, Some(action));
         self.action = Some(Arc::clone(action));
         self.door = door;
+    }
+
+    /// The content of a table; one that is stale is marked in the record.
+    pub(super) fn table(&mut self, name: &str, known: Known<Table>) -> Arc<Table> {
+        if known.stale && !self.stale_tables.iter().any(|(marked, _)| marked == name) {
+            self.stale_tables.push((name.to_owned(), known.age));
+        }
+        known.value
     }
 
     /// The decision id.
@@ -220,6 +232,9 @@ impl Serialize for FactFields<'_> {
         let mut map = serializer.serialize_map(None)?;
         if let Some((old, stale)) = trail.caller_age {
             map.serialize_entry("caller", &age(old, stale.then_some(true)))?;
+        }
+        for (name, old) in &trail.stale_tables {
+            map.serialize_entry(name, &age(*old, Some(true)))?;
         }
         for fact in &trail.facts {
             map.serialize_entry(&fact.name, &age(fact.age, Some(fact.stale)))?;
