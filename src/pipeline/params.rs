@@ -1,7 +1,7 @@
 //! The second stop: every parameter is declared, there once, and within its bounds.
 
 use super::matching::{Given, MatchedRequest};
-use super::trail::{LONGEST_NAME, Trail};
+use super::trail::{Trail, undeclared};
 use super::tunnel::Call;
 use super::verdict::Denial;
 use std::sync::Arc;
@@ -195,7 +195,7 @@ fn own_words(action: &Action, fault: &ParamFault) -> Option<Template> {
 fn detail(action: &Action, fault: &ParamFault) -> String {
     let mut fault = fault.clone();
     if matches!(fault.kind, FaultKind::Unknown | FaultKind::Malformed) && action.param(&fault.param).is_none() {
-        fault.param = fault.param.chars().take(LONGEST_NAME).collect();
+        fault.param = String::from_utf8_lossy(&undeclared(fault.param.as_bytes())).into_owned();
     }
     format!("`{}`: {}", fault.param, action.messages.alone(&fault))
 }

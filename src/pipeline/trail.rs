@@ -16,8 +16,8 @@ use crate::rules::provider::Tunnel;
 
 /// The most of a target that is recorded, in bytes.
 const LONGEST_SHOWN: usize = 512;
-/// The most that is recorded of a name that nobody declares, in bytes of the target.
-pub(super) const LONGEST_NAME: usize = 32;
+/// The longest name that is recorded although nobody declares it, in bytes: tokens are longer.
+const LONGEST_NAME: usize = 32;
 
 /// The part of a record that is known before the verdict.
 #[derive(Debug)]
@@ -304,13 +304,24 @@ fn shown_target(target: &[u8], action: Option<&Action>) -> String {
         if declared(name) {
             cut.extend_from_slice(pair);
         } else {
-            // A name nobody declares may be a secret itself: `?t0ken`.
-            cut.extend_from_slice(name.get(..name.len().min(LONGEST_NAME)).unwrap_or_default());
-            cut.extend_from_slice(if equals.is_some() { b"=..." } else { b"" });
+            let shown = undeclared(name);
+            cut.extend_from_slice(&shown);
+            cut.extend_from_slice(if equals.is_some() && !shown.ends_with(b"=...") { b"=..." } else { b"" });
         }
         cut.extend(separator);
     }
     shown(&cut, LONGEST_SHOWN)
+}
+
+/// What may be shown of a name that nobody declares: it may be a secret itself (`?t0ken`), or hold one (`?token%3Dsecret`).
+pub(super) fn undeclared(name: &[u8]) -> Vec<u8> {
+    let escaped = name.windows(3).position(|three| three.eq_ignore_ascii_case(b"%3d"));
+    let equals = escaped.into_iter().chain(name.iter().position(|byte| *byte == b'=')).min();
+    match (name.get(..equals.unwrap_or(name.len())).unwrap_or_default(), equals) {
+        (name, _) if name.len() > LONGEST_NAME => b"...".to_vec(),
+        (name, Some(_)) => [name, b"=..."].concat(),
+        (name, None) => name.to_vec(),
+    }
 }
 
 /// Where the path of `target` ends for the server that sees the earliest end: behind `?`, `;` or `#`, encoded ones too.
@@ -333,7 +344,9 @@ mod tests {
         for (target, shown) in [
             ("/a;token=secret/b", "/a;token=..."),
             ("/a%3Ftoken=secret", "/a%3Ftoken=..."),
-            ("/a%3fb%3Dc=secret", "/a%3fb%3Dc=..."),
+            ("/a%3fb%3Dc=secret", "/a%3fb=..."),
+            ("/a?token%3dsecret&%74oken=secret", "/a?token=...&%74oken=..."),
+            ("/a?0123456789012345678901234567890123456789&b=c", "/a?...&b=..."),
             ("/a#token=secret", "/a#token=..."),
             ("/a?b=c?token=secret&d;e=f", "/a?b=...?token=...&d;e=..."),
             ("/a?&&=", "/a?&&=..."),
