@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rolegate::demo::world::workspace::BOARDROOM;
 use rolegate::demo::{Behaviour, Sample};
 
-use super::{INFO, ME, about_bob, roles_of, seen};
+use super::{INFO, ME, about_bob, seen};
 use crate::support::gate::{bearer, login};
 use crate::support::{Connection, Gate, GateBuilder, until};
 use rolegate::demo::world::account::{ACCOUNT, ROOM};
