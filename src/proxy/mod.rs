@@ -11,6 +11,7 @@ mod lookup;
 mod peer;
 mod server;
 mod tls;
+mod tunnel;
 
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;

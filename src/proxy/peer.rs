@@ -11,11 +11,15 @@ use pingora::tls::CertificateDer;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 
+use super::tunnel::TunnelConnector;
 use crate::config::{Origin, Upstream};
 use crate::metrics::{Metrics, UpstreamError};
 
 /// How long a connection to an upstream is kept for the next request: Node closes idle ones after 5 s.
 const KEPT: Duration = Duration::from_secs(4);
+
+/// The pool of connections below WebSockets.
+const TUNNELS: u64 = 1;
 
 /// A server with the addresses its name had when it was last resolved.
 #[derive(Debug)]
@@ -105,6 +109,11 @@ impl Peer {
         options.write_timeout = Some(self.read_timeout);
         options.idle_timeout = Some(KEPT);
         options.ca.clone_from(&self.ca);
+        if upgrade {
+            options.custom_l4 = Some(Arc::new(TunnelConnector { timeout: self.connect_timeout }));
+            // A connection that was made for other requests must not serve a tunnel.
+            peer.group_key = TUNNELS;
+        }
         Ok(peer)
     }
 }
