@@ -139,6 +139,15 @@ impl Gate {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
+    /// Waits until a metric has `value`.
+    pub async fn until_metric(&self, name: &str, value: f64) {
+        let deadline = tokio::time::Instant::now() + super::PATIENCE;
+        while self.metric(name).await != value {
+            assert!(tokio::time::Instant::now() < deadline, "{name} is {} and not {value}", self.metric(name).await);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// The audit log.
     pub fn audit(&self) -> PathBuf {
         self.folder.path().join("audit.jsonl")

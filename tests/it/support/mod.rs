@@ -1,18 +1,22 @@
 //! What the stories share: a gate before a sample server, a client that shows every byte, and the records that were left.
 
+pub mod authority;
 pub mod gate;
 pub mod http;
 pub mod policies;
 pub mod process;
 pub mod program;
+pub mod upstream;
 
 use std::time::Duration;
 
+pub use authority::Authority;
 pub use gate::{Gate, GateBuilder};
 pub use http::{Answer, Connection};
 pub use policies::Policies;
 pub use process::Process;
 pub use program::Program;
+pub use upstream::Upstream;
 
 /// How long a story waits for what must happen before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,105 @@
+//! The end of a proxy, and a start that cannot be.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use rolegate::demo::Sample;
+use tokio::net::TcpStream;
+
+use crate::support::gate::{login, records};
+use crate::support::{PATIENCE, Process, Program};
+
+/// A proxy that drains for as long as `drain` says.
+async fn draining_for(sample: &Sample, drain: &str) -> Process {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("[listen]\ndrain = \"{drain}\"\n[[upstream]]\nprovider = \"rocketchat\"\nurl = \"{}\"\n", sample.url());
+    std::fs::write(folder.path().join("rolegate.toml"), text).unwrap();
+    Process::run(folder, &["run", "--config", "rolegate.toml"]).await
+}
+
+/// Waits until no connection is accepted any more.
+pub async fn until_refused(address: SocketAddr) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(address).await.is_ok() {
+        assert!(Instant::now() < deadline, "still accepting");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_flight_at_the_end_is_finished_and_nothing_new_begins() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    let hold = sample.hold("/slow");
+    let mut open = process.connect().await;
+    open.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let held = sample.hold("/api/v1/users.info");
+    let mut guarded = process.connect().await;
+    let headers: String = login("eve").into_iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    guarded.send(format!("GET /api/v1/users.info?username=bob HTTP/1.1\r\nHost: a\r\n{headers}\r\n").as_bytes()).await;
+    hold.until_waiting(1).await;
+    held.until_waiting(1).await;
+    process.terminate();
+    until_refused(process.address).await;
+    assert!(process.ended().is_none(), "it waits for both");
+    hold.release();
+    assert_eq!(open.answer("GET").await.text(), "slow");
+    assert!(open.is_closed().await);
+    held.release();
+    let answer = guarded.answer("GET").await;
+    assert_eq!((answer.status, answer.json()["user"]["username"].as_str()), (200, Some("bob")));
+    assert_eq!(process.exit().await, 0);
+    let left = records(&process.folder.path().join("audit/audit.jsonl"));
+    let kinds: Vec<&str> = left.iter().map(|record| record["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["start", "decision", "outcome", "stop"]);
+    assert_eq!(left[3]["cut_connections"], 0, "{}", left[3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_process_ends_within_a_second_and_closes_what_is_kept_alive() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    let mut used = process.connect().await;
+    assert_eq!(used.get("/echo", &[]).await.status, 200);
+    let mut unused = process.connect().await;
+    let mut half = process.connect().await;
+    half.send(b"GET /echo HTTP/1.1\r\nHo").await;
+    let asked = Instant::now();
+    process.terminate();
+    assert_eq!(process.exit().await, 0);
+    let passed = asked.elapsed();
+    assert!(passed < Duration::from_secs(1), "it took {passed:?}");
+    assert!(used.is_closed().await && unused.is_closed().await && half.is_closed().await);
+    assert_eq!(sample.count("/echo"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_end_is_cut_when_the_time_to_drain_is_over() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = draining_for(&sample, "1s").await;
+    let mut stream = process.connect().await;
+    stream.send(b"GET /events?count=1000000&every_ms=10 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(stream.head().await.status, 200);
+    let asked = Instant::now();
+    process.terminate();
+    assert_eq!(process.exit().await, 0);
+    let passed = asked.elapsed();
+    assert!(passed > Duration::from_secs(1) && passed < Duration::from_secs(4), "it took {passed:?}");
+    let stop = records(&process.folder.path().join("audit/audit.jsonl")).pop().unwrap();
+    assert_eq!((&stop["kind"], &stop["cut_connections"]), (&"stop".into(), &1.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_ends_the_start_at_once_and_is_named() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, free) = (listener.local_addr().unwrap().to_string(), "127.0.0.1:0");
+    for (listen, admin) in [(taken.as_str(), free), (free, taken.as_str())] {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = ["run", "--provider", "rocketchat", "--upstream", sample.url(), "--listen", listen, "--admin", admin];
+        let asked = Instant::now();
+        let ended = Program::new(&arguments).within(folder.path()).run();
+        assert_eq!(ended.code, 1, "{}", ended.err);
+        assert!(ended.err.contains(&format!("cannot listen on {taken}: ")), "{}", ended.err);
+        assert!(asked.elapsed() < Duration::from_secs(5));
+    }
+}
