@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::gate::login;
-use crate::support::{Connection, Gate, GateBuilder, Process, Upstream};
+use crate::support::{Connection, Gate, GateBuilder, PATIENCE, Process, Upstream};
 
 /// What a long body is made of: byte `n` of it is `n % 251`, so that a lost or doubled block shows.
 const PERIOD: usize = 251;
@@ -23,6 +24,10 @@ const REPORT: &str = "/file-upload/report.txt";
 async fn websocket(address: std::net::SocketAddr) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(address).await.unwrap();
     tokio_tungstenite::client_async(format!("ws://{address}/websocket"), stream).await.unwrap().0
+}
+
+async fn soon(socket: &mut WebSocketStream<TcpStream>) -> Message {
+    timeout(PATIENCE, socket.next()).await.expect("no message in time").expect("the tunnel ended").unwrap()
 }
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -35,10 +40,10 @@ async fn a_websocket_carries_texts_bytes_a_mebibyte_and_pings_in_both_directions
     let mut socket = websocket(gate.address()).await;
     for message in [Message::text("hello"), Message::binary(vec![0, 255, 7]), Message::binary(pattern(1 << 20))] {
         socket.send(message.clone()).await.unwrap();
-        assert_eq!(socket.next().await.unwrap().unwrap(), message);
+        assert_eq!(soon(&mut socket).await, message);
     }
     socket.send(Message::Ping("are you there".into())).await.unwrap();
-    assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong("are you there".into()));
+    assert_eq!(soon(&mut socket).await, Message::Pong("are you there".into()));
     assert_eq!(gate.metric("rolegate_websocket_connections").await, 1.0);
     socket.close(None).await.unwrap();
     while socket.next().await.is_some_and(|message| message.is_ok()) {}
@@ -147,7 +152,7 @@ async fn events_arrive_when_they_are_sent_and_the_stream_ends_with_its_client() 
     for event in 0..3_u32 {
         while !text.contains(&format!("data: {{\"n\":{event}}}\n\n")) {
             let mut chunk = [0; 4096];
-            let count = stream.read(&mut chunk).await.unwrap();
+            let count = timeout(PATIENCE, stream.read(&mut chunk)).await.expect("no event in time").unwrap();
             text.push_str(std::str::from_utf8(&chunk[..count]).unwrap());
         }
         let passed = asked.elapsed();
