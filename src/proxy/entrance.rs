@@ -230,10 +230,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 Reading::Incomplete => {}
             }
             let began = !buffer.is_empty();
+            // Half a head at the end is no request yet: nobody has acted on it, and waiting for the rest would hold up the end.
             let read = tokio::select! {
                 biased;
                 read = tokio::time::timeout_at(deadline, stream.read_buf(buffer)) => read,
-                _ = shutdown.wait_for(|stop| *stop), if !began => return Next::Closed,
+                _ = shutdown.wait_for(|stop| *stop) => return Next::Closed,
             };
             match read {
                 Ok(Ok(0) | Err(_)) => return Next::Closed,

@@ -59,7 +59,9 @@ pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> R
     if let Some(why) = line_ends(head, end.is_some()) {
         return refused(why, false);
     }
-    let section = head.len().saturating_sub(head.iter().position(|byte| *byte == b'\n').unwrap_or(head.len()));
+    // The header section begins behind the request line and ends before the empty line.
+    let begins = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
+    let section = head.len().saturating_sub(begins + if end.is_some() { 2 } else { 0 });
     if section > header_bytes || head.len() > header_bytes.saturating_add(REQUEST_LINE) {
         return refused("the head is too large", true);
     }

@@ -33,7 +33,7 @@ fn place(text: &str, needle: &str) -> String {
 fn check_finds_no_fault_in_what_is_built_in() {
     let folder = tempfile::tempdir().unwrap();
     let ended = run(folder.path(), &["check"], 0);
-    assert!(ended.out.starts_with("no faults: 5 actions, 11 policies, 34 cases; revision "), "{}", ended.out);
+    assert!(ended.out.starts_with("no faults: 10 actions, 16 policies, 43 cases; revision "), "{}", ended.out);
     assert_eq!((ended.out.lines().count(), ended.err.as_str()), (1, ""));
     let told = run(folder.path(), &["check", "--format", "json"], 0).json();
     assert_eq!((&told["valid"], &told["faults"], &told["untried"]), (&json!(true), &json!([]), &json!([])));
@@ -132,7 +132,7 @@ fn an_unknown_key_is_an_error_that_names_the_right_one() {
 fn test_passes_fails_filters_and_names_what_no_case_tried() {
     let folder = tempfile::tempdir().unwrap();
     let ended = run(folder.path(), &["test"], 0);
-    assert_eq!(ended.out, "ok: 34 cases passed\n");
+    assert_eq!(ended.out, "ok: 43 cases passed\n");
     assert_eq!(run(folder.path(), &["test", "--filter", "outsider"], 0).out, "ok: 2 cases passed\n");
 
     let policies = Policies::write(&folder.path().join("policies"));
@@ -299,7 +299,7 @@ fn actions_names_all_five_and_the_routes_that_stay_open() {
         .flat_map(|provider| provider["actions"].as_array().unwrap())
         .map(|action| action["id"].as_str().unwrap())
         .collect();
-    assert_eq!(names.len(), 5);
+    assert_eq!(names.len(), 10);
     assert!(ACTIONS.iter().all(|action| names.contains(action)), "{names:?}");
     for provider in told["providers"].as_array().unwrap() {
         let forward = provider["routes"].as_array().unwrap().iter().filter(|route| route["then"] == "forward");
@@ -323,7 +323,7 @@ fn schema_prints_what_cedar_reads() {
     }
     assert!(text.contains("namespace RocketChat {") && text.contains("entity User in [Role, Permission];"), "{text}");
     let (schema, _) = cedar_policy::Schema::from_cedarschema_str(&text).unwrap();
-    assert_eq!(schema.actions().count(), 5);
+    assert_eq!(schema.actions().count(), 10);
 }
 
 #[test]
@@ -396,7 +396,7 @@ async fn flags_alone_run_the_proxy_and_healthcheck_asks_it() {
     assert_eq!((asked.out.as_str(), asked.err.as_str()), ("", ""));
     let answer = program.connect().await.get(&format!("/api/v1/rooms.roles?rid={BOARDROOM}"), &login("carol")).await;
     assert_eq!(answer.status, 200);
-    assert!(program.log().contains("guarding 4 actions"), "{}", program.log());
+    assert!(program.log().contains("guarding 9 actions"), "{}", program.log());
     let log = folder.join("audit/audit.jsonl");
     assert!(records(&log).iter().any(|record| record["kind"] == "decision" && record["decision"] == "permit"));
     fs::remove_dir_all(folder.join("audit")).unwrap();
@@ -535,8 +535,8 @@ fn no_color_is_respected_on_a_terminal() {
         let output = script.output().expect("no `script` on PATH: install Debian's bsdutils package");
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(on_a_terminal(None).contains("\x1b[32mok:\x1b[0m 34 cases passed"));
+    assert!(on_a_terminal(None).contains("\x1b[32mok:\x1b[0m 43 cases passed"));
     assert!(on_a_terminal(Some("")).contains('\x1b'), "an empty value is none");
     let plain = on_a_terminal(Some("1"));
-    assert!(plain.contains("ok: 34 cases passed") && !plain.contains('\x1b'), "{plain:?}");
+    assert!(plain.contains("ok: 43 cases passed") && !plain.contains('\x1b'), "{plain:?}");
 }

@@ -234,6 +234,10 @@ async fn check(reason: Reason, mut met: Met) {
         assert_no_secret_recorded(&met.gate, &tokens);
     }
 
+    if reason == Reason::FramingInvalid {
+        assert!(met.connection.is_closed().await, "nothing behind an ambiguous head can be trusted");
+        return;
+    }
     let next = met.connection.get("/still-here", &[]).await;
     assert_eq!((next.status, met.gate.sample.count("/still-here")), (200, 1), "{reason}: the connection lives on");
 }
@@ -283,6 +287,7 @@ async fn a_fault_of_rolegate_itself_is_a_500_with_a_record() {
         host: Some("chat.example.org"),
         headers: vec![("x-auth-token", b"carol-token")],
         body: Body::Absent,
+        content: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         correlation: None,
     };

@@ -107,11 +107,6 @@ impl Gate {
         self.running().addresses()[0]
     }
 
-    /// `http://address`.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address())
-    }
-
     /// Where operators connect to.
     pub fn admin(&self) -> SocketAddr {
         self.running().admin()
