@@ -29,7 +29,7 @@ use jiff::Timestamp;
 
 pub use matching::{MatchedRequest, keeps_on_401, revocable, wants_content};
 pub use params::ValidatedRequest;
-pub use rehearse::{Evaluation, evaluate};
+pub use rehearse::{Evaluation, evaluate, evaluate_request};
 pub use subject::IdentifiedRequest;
 pub use trail::Trail;
 pub use verdict::{Denial, Outcome, Permit};
