@@ -55,6 +55,9 @@ impl MatchedRequest {
             Err(QueryFault::SecondMark) => {
                 return Err(trail.deny(Reason::TargetAmbiguous, "the query holds a second question mark"));
             }
+            Err(QueryFault::Unencoded) => {
+                return Err(trail.deny(Reason::TargetAmbiguous, "the query holds a character that must be encoded"));
+            }
             Err(QueryFault::TooMany) => {
                 return Err(unread(&ParamFault { param: "query".into(), kind: FaultKind::Unknown }, trail));
             }

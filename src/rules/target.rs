@@ -83,7 +83,9 @@ fn leads_inside(origin: &[u8], guarded: &[String]) -> bool {
     let cut = |bytes: &[u8], at: &[u8]| -> Vec<u8> { bytes.iter().copied().take_while(|byte| !at.contains(byte)).collect() };
     let mut decoded = origin.to_vec();
     for _ in 0..=DECODINGS {
-        for path in [cut(&decoded, b"?#"), cut(&decoded, b"?"), decoded.clone()] {
+        // What is decoded may turn out to be in absolute form.
+        let (origin, _) = origin_form(&decoded);
+        for path in [cut(origin, b"?#"), cut(origin, b"?"), origin.to_vec()] {
             for dots in [true, false] {
                 for parameters in [true, false] {
                     let path = lenient(&path, dots, parameters);
@@ -212,6 +214,8 @@ pub fn encode(text: &str) -> String {
 pub enum QueryFault {
     /// A second `?`: one server cuts there, another does not.
     SecondMark,
+    /// A byte that is not ASCII and not encoded: UTF-8 to one server, Latin-1 to the next.
+    Unencoded,
     /// More pairs than are read.
     TooMany,
     /// A name or value with a broken percent sequence, or not UTF-8; the name as far as it can be read.
@@ -225,6 +229,9 @@ pub enum QueryFault {
 pub fn pairs(query: &[u8]) -> Result<Vec<(String, String)>, QueryFault> {
     if query.contains(&b'?') {
         return Err(QueryFault::SecondMark);
+    }
+    if !query.is_ascii() {
+        return Err(QueryFault::Unencoded);
     }
     let mut pairs = Vec::new();
     for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
@@ -317,6 +324,7 @@ mod tests {
             "/api/v1/users.info?a=b#c",
             "http://evil/api/v1/users.info",
             "http://chat.example.org/api/v1/users.info",
+            "h%74tp:/%2fevil/api/v1/users.info",
             "//api/v1/users.info",
             "/%61pi/v1/users.info",
             "/%2561pi/v1/users.info",
@@ -342,6 +350,7 @@ mod tests {
     fn a_query_is_read_strictly() {
         assert_eq!(pairs(b"a=1&b=x+y%2B&&c").unwrap(), [("a", "1"), ("b", "x y+"), ("c", "")].map(|(n, v)| (n.into(), v.into())));
         assert_eq!(pairs(b"rid=secret?&rid=public"), Err(QueryFault::SecondMark));
+        assert_eq!(pairs("rid=é".as_bytes()), Err(QueryFault::Unencoded), "UTF-8 to one server, Latin-1 to the next");
         assert_eq!(pairs(b"rid=%zz"), Err(QueryFault::Broken("rid".into())));
         assert_eq!(pairs(b"rid=%ff"), Err(QueryFault::Broken("rid".into())));
         assert_eq!(pairs(&b"a&".repeat(101)), Err(QueryFault::TooMany));

@@ -139,7 +139,7 @@ const one = () => {
     .filter(([key]) => base.required?.includes(key) || chance(0.35))
     .map(([key, make]) => [key, form(make())]);
   if (chance(0.3)) query.sort(() => random() - 0.5);
-  const bends = pick([0, 1, 1, 1, 2, 2, 3, 5]);
+  const bends = pick([0, 0, 0, 1, 1, 1, 2, 2, 3, 5]);
   for (let i = 0; i < bends; i++) {
     if (chance(0.5)) path = pick(bendPath)(path);
     else {

@@ -12,6 +12,7 @@ mod architecture;
 mod commands;
 mod connections;
 mod entrance;
+mod corpus;
 mod lookups;
 mod operation;
 mod readme;

@@ -5,6 +5,7 @@ pub mod gate;
 pub mod http;
 pub mod policies;
 pub mod process;
+pub mod lenient;
 pub mod program;
 pub mod upstream;
 
