@@ -15,6 +15,12 @@ use crate::rules::{Action, Then};
 /// Header fields by which some server routes to another target than the one in the request line.
 const REROUTING: &[&str] = &["x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override"];
 
+/// Those of them that name a target.
+const TARGETS: &[&str] = &["x-original-url", "x-rewrite-url"];
+
+/// Header fields that say where a message ends.
+const FRAMING: &[&str] = &["content-length", "transfer-encoding"];
+
 /// A request for an action, with a credential nobody has checked yet. Made here only.
 #[derive(Debug)]
 pub struct MatchedRequest {
@@ -47,7 +53,12 @@ pub(super) enum Matched {
 pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: Trail) -> Result<Matched, Box<Denial>> {
     let provider = &site.rules.provider;
     let canonical = match target::read(raw.target, raw.host, &site.guarded) {
-        Reading::Outside => return Ok(Matched::Open(Open::Outside)),
+        Reading::Outside => {
+            return match misleading_header(raw, site) {
+                Some(why) => Err(trail.deny(Reason::HeaderAmbiguous, why)),
+                None => Ok(Matched::Open(Open::Outside)),
+            };
+        }
         Reading::Ambiguous(why) => return Err(trail.deny(Reason::TargetAmbiguous, why)),
         Reading::Inside(canonical) => canonical,
     };
@@ -154,6 +165,20 @@ fn is_preflight(raw: &RawRequest<'_>) -> bool {
         && raw.body == Body::Absent
 }
 
+/// A header by which a request that leads nowhere guarded would lead there after all, or would end elsewhere than it does.
+fn misleading_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
+    for (name, value) in &raw.headers {
+        let plain = name.replace(['_', '.'], "-");
+        if TARGETS.contains(&plain.as_str()) && target::read(value, raw.host, &site.guarded) != Reading::Outside {
+            return Some(format!("`{name}` names a guarded target"));
+        }
+        if plain != *name && FRAMING.contains(&plain.as_str()) {
+            return Some(format!("`{name}` is another spelling of `{plain}`"));
+        }
+    }
+    None
+}
+
 /// A header that two servers would read differently: another spelling of a credential's name, one that routes elsewhere,
 /// or a credential that the next hop is told to remove.
 fn ambiguous_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
@@ -164,7 +189,8 @@ fn ambiguous_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
         }
         if name.contains(['_', '.']) {
             let plain = name.replace(['_', '.'], "-");
-            if credentials().any(|known| known == plain) || REROUTING.contains(&plain.as_str()) {
+            let telling = REROUTING.contains(&plain.as_str()) || FRAMING.contains(&plain.as_str());
+            if telling || credentials().any(|known| known == plain) {
                 return Some(format!("`{name}` is another spelling of `{plain}`"));
             }
         }

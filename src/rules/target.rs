@@ -81,7 +81,7 @@ fn origin_form(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// from `origin` into a guarded space. Wide on purpose: a false yes costs an odd target, a false no costs the gate.
 fn leads_inside(origin: &[u8], guarded: &[String]) -> bool {
     let cut = |bytes: &[u8], at: &[u8]| -> Vec<u8> { bytes.iter().copied().take_while(|byte| !at.contains(byte)).collect() };
-    let mut decoded = origin.to_vec();
+    let mut decoded = shortest(origin.to_vec());
     for _ in 0..=DECODINGS {
         // What is decoded may turn out to be in absolute form.
         let (origin, _) = origin_form(&decoded);
@@ -95,13 +95,52 @@ fn leads_inside(origin: &[u8], guarded: &[String]) -> bool {
                 }
             }
         }
-        let again: Vec<u8> = percent_decode(&decoded).collect();
+        let again = shortest(percent_decode(&wide(&decoded)).collect());
         if again == decoded {
             break;
         }
         decoded = again;
     }
     false
+}
+
+/// `%u0061` as Windows' HTTP driver reads it, in the form of the standard; what is not ASCII stays as it is.
+fn wide(text: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        match rest {
+            [b'%', b'u' | b'U', b'0', b'0', high, low, after @ ..] if hex(*high).is_some() && hex(*low).is_some() => {
+                kept.extend_from_slice(&[b'%', *high, *low]);
+                rest = after;
+            }
+            _ => {
+                kept.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    kept
+}
+
+/// UTF-8 that is longer than it need be, which some decoders take for the ASCII it would spell (RFC 3629 §10).
+fn shortest(text: Vec<u8>) -> Vec<u8> {
+    if text.is_ascii() {
+        return text;
+    }
+    let mut kept = Vec::with_capacity(text.len());
+    let mut rest = text.as_slice();
+    while let Some((byte, after)) = rest.split_first() {
+        let (byte, after) = match rest {
+            [0xc0 | 0xc1, low @ 0x80..=0xbf, after @ ..] => ((byte & 1) << 6 | low & 0x3f, after),
+            [0xe0, high @ (0x80 | 0x81), low @ 0x80..=0xbf, after @ ..]
+            | [0xf0, 0x80, high @ (0x80 | 0x81), low @ 0x80..=0xbf, after @ ..] => ((high & 1) << 6 | low & 0x3f, after),
+            _ => (*byte, after),
+        };
+        kept.push(byte);
+        rest = after;
+    }
+    kept
 }
 
 /// `path` as the most forgiving server reads it.
@@ -172,6 +211,9 @@ fn canonical_path(path: &[u8]) -> Result<&str, &'static str> {
             "." | ".." => return Err("the path holds a dot segment"),
             _ => {}
         }
+    }
+    if percent_decode(path).decode_utf8().is_err() {
+        return Err("the path is not UTF-8 once it is decoded");
     }
     if text.contains("//") { Err("the path holds an empty segment") } else { Ok(text) }
 }
@@ -303,7 +345,7 @@ mod tests {
 
     #[test]
     fn what_no_server_reads_as_guarded_is_outside() {
-        for target in ["/", "/apix", "/avatar/a%2fb", "/file-upload/x/a%20b;c", "*", "/websocket", "/?next=/api", "/home#/api"] {
+        for target in ["/", "/apix", "/avatar/a%2fb", "/file-upload/x/a%20b;c", "*", "/websocket", "/?next=/api", "/home#/api", "/caf%C3%A9", "/%u00"] {
             assert_eq!(reading(target), Reading::Outside, "{target}");
         }
     }
@@ -340,6 +382,15 @@ mod tests {
             "/api/v1/%0a",
             "/api/v1/users info",
             "api/v1/users.info",
+            "/api/v1/users%c0%aeinfo",
+            "/api/v1/users.info%ff",
+            "/api%c0%afv1/users.info",
+            "/api%e0%80%afv1/users.info",
+            "/api%f0%80%80%afv1/users.info",
+            "/x/%c0%ae%c0%ae/api/v1/users.info",
+            "/%25c1%25a1pi/v1/users.info",
+            "/%u0061pi/v1/users.info",
+            "/%25u0061pi/v1/users.info",
         ] {
             assert!(matches!(reading(target), Reading::Ambiguous(_)), "{target}: {:?}", reading(target));
         }
