@@ -345,7 +345,18 @@ mod tests {
 
     #[test]
     fn what_no_server_reads_as_guarded_is_outside() {
-        for target in ["/", "/apix", "/avatar/a%2fb", "/file-upload/x/a%20b;c", "*", "/websocket", "/?next=/api", "/home#/api", "/caf%C3%A9", "/%u00"] {
+        for target in [
+            "/",
+            "/apix",
+            "/avatar/a%2fb",
+            "/file-upload/x/a%20b;c",
+            "*",
+            "/websocket",
+            "/?next=/api",
+            "/home#/api",
+            "/caf%C3%A9",
+            "/%u00",
+        ] {
             assert_eq!(reading(target), Reading::Outside, "{target}");
         }
     }

@@ -13,6 +13,7 @@ mod commands;
 mod connections;
 mod entrance;
 mod corpus;
+mod differential;
 mod lookups;
 mod operation;
 mod readme;
