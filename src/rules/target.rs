@@ -61,7 +61,7 @@ pub fn read<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String]) -> Rea
     match canonical_path(path) {
         Err(why) => Reading::Ambiguous(why),
         Ok(path) if guarded.iter().any(|space| within(path, space)) => Reading::Inside(Canonical { path, query }),
-        Ok(_) => Reading::Ambiguous("the path leads into a guarded space only by another case of its letters"),
+        Ok(_) => Reading::Ambiguous("the path leads into a guarded space only as a forgiving server reads it"),
     }
 }
 
@@ -77,20 +77,47 @@ fn origin_form(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     (rest.get(end..).unwrap_or_default(), Some(rest.get(..end).unwrap_or_default()))
 }
 
-/// Whether any server that decodes, merges slashes, resolves dots, drops path parameters or ignores case would be led
-/// from `origin` into a guarded space. Wide on purpose: a false yes costs an odd target, a false no costs the gate.
+/// The paths that a server could find in a target that it reads as a reference, as the URL standard does against its own
+/// address: `//host/path`, and `scheme:` before any number of slashes, with or without an authority behind them.
+fn behind_authority(target: &[u8]) -> Vec<Vec<u8>> {
+    let is_slash = |byte: &u8| matches!(byte, b'/' | b'\\');
+    if let [b'/', second, ..] = target
+        && !is_slash(second)
+        && second.is_ascii_graphic()
+    {
+        return Vec::new();
+    }
+    let target: Vec<u8> = target.iter().copied().filter(|byte| !byte.is_ascii_control() && *byte != b' ').collect();
+    let scheme = target.iter().position(|byte| !byte.is_ascii_alphanumeric() && !b"+-.".contains(byte));
+    let scheme = scheme.filter(|at| target.get(*at) == Some(&b':'));
+    let rest = scheme.and_then(|at| target.get(at + 1..)).unwrap_or(&target);
+    let slashes = rest.iter().take_while(|byte| is_slash(byte)).count();
+    let mut paths = Vec::new();
+    if scheme.is_some() && slashes != 2 {
+        paths.push(rest.to_vec());
+    }
+    if scheme.is_some() || slashes >= 2 {
+        let path = rest.iter().skip(slashes).skip_while(|byte| !b"/\\?#".contains(byte));
+        paths.push(path.copied().collect());
+    }
+    paths
+}
+
+/// Whether any server that decodes, merges slashes, resolves dots, drops path parameters, ignores case or takes the target
+/// for a reference would be led from `origin` into a guarded space. Wide on purpose: a false yes costs an odd target, a
+/// false no costs the gate.
 fn leads_inside(origin: &[u8], guarded: &[String]) -> bool {
     let cut = |bytes: &[u8], at: &[u8]| -> Vec<u8> { bytes.iter().copied().take_while(|byte| !at.contains(byte)).collect() };
     let mut decoded = shortest(origin.to_vec());
     for _ in 0..=DECODINGS {
-        // What is decoded may turn out to be in absolute form.
-        let (origin, _) = origin_form(&decoded);
-        for path in [cut(origin, b"?#"), cut(origin, b"?"), origin.to_vec()] {
-            for dots in [true, false] {
-                for parameters in [true, false] {
-                    let path = lenient(&path, dots, parameters);
-                    if guarded.iter().any(|space| within(&path, &space.to_ascii_lowercase())) {
-                        return true;
+        for target in std::iter::once(decoded.clone()).chain(behind_authority(&decoded)) {
+            for path in [cut(&target, b"?#"), cut(&target, b"?"), target] {
+                for dots in [true, false] {
+                    for parameters in [true, false] {
+                        let path = lenient(&path, dots, parameters);
+                        if guarded.iter().any(|space| within(&path, &space.to_ascii_lowercase())) {
+                            return true;
+                        }
                     }
                 }
             }
@@ -356,6 +383,9 @@ mod tests {
             "/home#/api",
             "/caf%C3%A9",
             "/%u00",
+            "http://api/x",
+            "api.example:443",
+            "//api.example/x",
         ] {
             assert_eq!(reading(target), Reading::Outside, "{target}");
         }
@@ -387,6 +417,15 @@ mod tests {
             "/API/v1/users.info",
             "/api;x=1/v1/users.info",
             "/api/v1//users.info",
+            "//evil/api/v1/users.info",
+            "/%2fevil/api/v1/users.info",
+            "/\\evil/api/v1/users.info",
+            "/\t/evil/api/v1/users.info",
+            "http:/api/v1/users.info",
+            "http:api/v1/users.info",
+            "http:////evil/api/v1/users.info",
+            "http:\\\\evil\\api\\v1\\users.info",
+            "h\nttp://evil/api/v1/users.info",
             "/api/v1/users.info%00",
             "/api/v1/users.info%",
             "/api/v1/users.info%2",
