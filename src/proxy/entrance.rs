@@ -194,6 +194,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             let length = u64::try_from(head.length).unwrap_or(u64::MAX);
             let fence = match head.framing {
                 Framing::Length(content) if !head.upgrade => Fence::around(stream, bytes, length.saturating_add(content)),
+                Framing::Chunked if !head.upgrade => Fence::chunked(stream, bytes, head.length),
                 Framing::Length(_) | Framing::Chunked => Fence::open(stream, bytes),
             };
             let handed = Handed { target: head.target, seen: Arc::default() };

@@ -15,8 +15,21 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::chunks::Chunks;
+
 /// How much of what comes after the request is kept while it is answered; beyond that the sender must wait.
 const STASH: usize = 64 * 1024;
+
+/// Where the request ends.
+#[derive(Debug)]
+enum Bound {
+    /// After this many bytes that are still to come.
+    Length(u64),
+    /// Where its chunks do.
+    Chunks(Chunks),
+    /// Nowhere: the engine owns the rest of the connection.
+    Open,
+}
 
 /// A stream that yields what was already read of it, then as much more as belongs to the same request.
 ///
@@ -28,8 +41,7 @@ pub(super) struct Fence {
     inner: Stream,
     prefix: Vec<u8>,
     shown: usize,
-    /// Bytes of the request that are still to come; without a bound where the engine owns the rest of the connection.
-    remaining: Option<u64>,
+    bound: Bound,
     stash: Vec<u8>,
 }
 
@@ -39,19 +51,35 @@ impl Fence {
         let kept = usize::try_from(length).unwrap_or(usize::MAX).min(read.len());
         let stash = read.split_off(kept);
         let remaining = length.saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
-        Self { inner, prefix: read, shown: 0, remaining: Some(remaining), stash }
+        Self { inner, prefix: read, shown: 0, bound: Bound::Length(remaining), stash }
+    }
+
+    /// Shows a head of `length` bytes and the chunks behind it; `read` was read already, the whole head with it.
+    pub(super) fn chunked(inner: Stream, mut read: Vec<u8>, length: usize) -> Self {
+        let mut chunks = Chunks::default();
+        let content = chunks.take(read.get(length..).unwrap_or_default());
+        let stash = read.split_off(read.len().min(length + content));
+        Self { inner, prefix: read, shown: 0, bound: Bound::Chunks(chunks), stash }
     }
 
     /// Shows everything, beginning with what was read already.
     pub(super) fn open(inner: Stream, read: Vec<u8>) -> Self {
-        Self { inner, prefix: read, shown: 0, remaining: None, stash: Vec::new() }
+        Self { inner, prefix: read, shown: 0, bound: Bound::Open, stash: Vec::new() }
     }
 
-    /// The connection, and what was read of the next request. Nothing when this one was not read to its end; of a request
-    /// without a known end the engine gives a connection back only when it read to that end and not beyond.
+    /// The connection, and what was read of the next request. Nothing when this one was not read to its end; where the engine
+    /// owns the connection it gives it back only when it read the request to its end and not beyond.
     pub(super) fn into_parts(self) -> Option<(Stream, Vec<u8>)> {
-        let done = self.shown == self.prefix.len() && self.remaining.is_none_or(|remaining| remaining == 0);
-        done.then_some((self.inner, self.stash))
+        let ended = matches!(self.bound, Bound::Open) || self.is_done();
+        (self.shown == self.prefix.len() && ended).then_some((self.inner, self.stash))
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.bound {
+            Bound::Length(remaining) => *remaining == 0,
+            Bound::Chunks(chunks) => chunks.is_done(),
+            Bound::Open => false,
+        }
     }
 
     /// Reads beyond the request: what comes is kept, and only the end is told.
@@ -78,19 +106,30 @@ impl AsyncRead for Fence {
             this.shown += part.len();
             return Poll::Ready(Ok(()));
         }
-        match this.remaining {
-            None => Pin::new(&mut this.inner).poll_read(cx, buffer),
-            Some(0) => this.poll_beyond(cx),
-            Some(remaining) => {
-                let most = usize::try_from(remaining).unwrap_or(usize::MAX).min(buffer.remaining());
-                let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
-                ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
-                let count = part.filled().len();
-                buffer.advance(count);
-                this.remaining = Some(remaining.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX)));
-                Poll::Ready(Ok(()))
-            }
+        if this.is_done() {
+            return this.poll_beyond(cx);
         }
+        let most = match &this.bound {
+            Bound::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(buffer.remaining()),
+            Bound::Chunks(_) => buffer.remaining(),
+            Bound::Open => return Pin::new(&mut this.inner).poll_read(cx, buffer),
+        };
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
+        let count = match &mut this.bound {
+            Bound::Length(remaining) => {
+                *remaining = remaining.saturating_sub(u64::try_from(part.filled().len()).unwrap_or(u64::MAX));
+                part.filled().len()
+            }
+            Bound::Chunks(chunks) => {
+                let content = chunks.take(part.filled());
+                this.stash.extend_from_slice(part.filled().get(content..).unwrap_or_default());
+                content
+            }
+            Bound::Open => part.filled().len(),
+        };
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The policy enforcement point: connections in, verdicts carried out, connections out. The only importer of the proxy engine.
 
 mod admin;
+mod chunks;
 mod convert;
 mod entrance;
 mod fence;

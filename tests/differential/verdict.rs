@@ -52,6 +52,7 @@ impl Judge {
             host: Some(HOST),
             headers,
             body: Body::Absent,
+            content: None,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             correlation: None,
         };
@@ -74,6 +75,7 @@ fn told(open: Open) -> &'static str {
         Open::Outside => "outside",
         Open::Route => "route",
         Open::Unlisted => "unlisted",
+        Open::Method => "method",
         Open::Preflight => "preflight",
     }
 }

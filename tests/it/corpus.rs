@@ -9,9 +9,6 @@
 //! - `passes`: it reaches the upstream, and is no guarded action there by any reading;
 //! - `permitted`: a control by somebody who may, so that a guarded answer can be seen at all.
 //!
-//! `awaits-the-entrance.txt` names those whose line does not hold yet, because the engine answers malformed heads itself, uncounted,
-//! and cuts a fragment off before anybody sees it; one that holds must leave the list.
-//!
 //! Whatever the line says, nobody without a permit is ever shown a guarded action's answer.
 
 use std::net::SocketAddr;
@@ -227,8 +224,6 @@ impl Replay {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_of_the_corpus_shows_a_guarded_answer_without_a_permit() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let awaits = std::fs::read_to_string(folder.join("awaits-the-entrance.txt")).unwrap_or_default();
-    let awaits: Vec<&str> = awaits.lines().collect();
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "http"));
     paths.sort();
@@ -238,13 +233,8 @@ async fn no_request_of_the_corpus_shows_a_guarded_answer_without_a_permit() {
     for provider in ["rocketchat", "docusign-rooms"] {
         let mut replay = Replay::before(provider).await;
         for attempt in attempts.iter().filter(|attempt| attempt.provider == provider) {
-            let awaited = awaits.contains(&attempt.name.as_str());
-            match replay.wrong(attempt).await {
-                Some(wrong) if !awaited || wrong.starts_with(BROKEN) => {
-                    failures.push(format!("{} ({}): {wrong}", attempt.name, attempt.expect));
-                }
-                None if awaited => failures.push(format!("{} holds: take it off awaits-the-entrance.txt", attempt.name)),
-                _ => {}
+            if let Some(wrong) = replay.wrong(attempt).await {
+                failures.push(format!("{} ({}): {wrong}", attempt.name, attempt.expect));
             }
         }
         let permitted = attempts.iter().filter(|attempt| attempt.provider == provider && attempt.expect == "permitted").count();

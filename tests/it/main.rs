@@ -11,9 +11,9 @@
 mod architecture;
 mod commands;
 mod connections;
-mod entrance;
 mod corpus;
 mod differential;
+mod entrance;
 mod lookups;
 mod operation;
 mod readme;

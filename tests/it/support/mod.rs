@@ -3,9 +3,9 @@
 pub mod authority;
 pub mod gate;
 pub mod http;
+pub mod lenient;
 pub mod policies;
 pub mod process;
-pub mod lenient;
 pub mod program;
 pub mod upstream;
 

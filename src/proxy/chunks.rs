@@ -1,0 +1,174 @@
+//! Where chunked content ends (RFC 9112 §7.1), so that what comes behind it is another request's.
+
+/// The longest line of chunk framing, in bytes: a size with its extension, or a trailer field.
+const LONGEST_LINE: usize = 4096;
+
+/// Follows chunked content byte by byte; it changes nothing, and the engine reads the same bytes after it.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    state: State,
+    line: usize,
+    size: u64,
+    digits: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In the digits of a size.
+    #[default]
+    Size,
+    /// Behind them, in an extension.
+    Extension,
+    /// After the carriage return of a size line.
+    SizeEnd,
+    /// In the data of a chunk.
+    Data,
+    /// After a chunk's data.
+    DataEnd,
+    /// After the carriage return behind a chunk's data.
+    DataEndFeed,
+    /// At the beginning of a trailer line.
+    Trailer,
+    /// Within one.
+    TrailerLine,
+    /// After its carriage return.
+    TrailerFeed,
+    /// After the carriage return of the last, empty line.
+    LastFeed,
+    /// At its end.
+    Done,
+    /// Not chunked content: whoever reads it must refuse it.
+    Broken,
+}
+
+impl Chunks {
+    /// How many of `bytes` belong to the content. All of them once the framing is broken: where it ends is then unknown, and
+    /// nothing behind it may be read as a request.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while let Some(byte) = bytes.get(taken) {
+            match self.state {
+                State::Done => return taken,
+                State::Broken => return bytes.len(),
+                State::Data => {
+                    let rest = u64::try_from(bytes.len() - taken).unwrap_or(u64::MAX);
+                    let part = self.size.min(rest);
+                    self.size -= part;
+                    taken += usize::try_from(part).unwrap_or(bytes.len());
+                    if self.size == 0 {
+                        self.state = State::DataEnd;
+                    }
+                }
+                _ => {
+                    self.state = self.next(*byte);
+                    taken += 1;
+                }
+            }
+        }
+        taken
+    }
+
+    /// Whether the content has ended.
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    fn next(&mut self, byte: u8) -> State {
+        self.line += 1;
+        if self.line > LONGEST_LINE {
+            return State::Broken;
+        }
+        match (self.state, byte) {
+            (State::Size, b'\r') if self.digits > 0 => State::SizeEnd,
+            (State::Size, b';' | b' ' | b'\t') if self.digits > 0 => State::Extension,
+            (State::Size, byte) => match char::from(byte).to_digit(16) {
+                Some(digit) if self.digits < 15 => {
+                    self.digits += 1;
+                    self.size = self.size * 16 + u64::from(digit);
+                    State::Size
+                }
+                _ => State::Broken,
+            },
+            (State::Extension, b'\r') => State::SizeEnd,
+            (State::Extension, b'\n') => State::Broken,
+            (State::Extension, _) => State::Extension,
+            (State::SizeEnd, b'\n') => {
+                (self.line, self.digits) = (0, 0);
+                if self.size == 0 { State::Trailer } else { State::Data }
+            }
+            (State::DataEnd, b'\r') => State::DataEndFeed,
+            (State::DataEndFeed, b'\n') => {
+                self.line = 0;
+                State::Size
+            }
+            (State::Trailer, b'\r') => State::LastFeed,
+            (State::Trailer | State::TrailerLine, b'\n') => State::Broken,
+            (State::TrailerLine, b'\r') => State::TrailerFeed,
+            (State::Trailer | State::TrailerLine, _) => State::TrailerLine,
+            (State::TrailerFeed, b'\n') => {
+                self.line = 0;
+                State::Trailer
+            }
+            (State::LastFeed, b'\n') => State::Done,
+            _ => State::Broken,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How much of `text` is content, fed in pieces of `step` bytes, and whether it ended.
+    fn taken(text: &[u8], step: usize) -> (usize, bool) {
+        let mut chunks = Chunks::default();
+        let mut taken = 0;
+        for piece in text.chunks(step) {
+            let part = chunks.take(piece);
+            taken += part;
+            if part < piece.len() {
+                break;
+            }
+        }
+        (taken, chunks.is_done())
+    }
+
+    #[test]
+    fn content_ends_behind_its_last_empty_line_however_it_comes() {
+        for content in
+            ["0\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n", "A;x=y\r\n0123456789\r\n00\r\nX: y\r\nZ: \r\n\r\n", "1 \r\na\r\n0\r\n\r\n"]
+        {
+            let text = format!("{content}GET / HTTP/1.1");
+            for step in 1..text.len() {
+                assert_eq!(taken(text.as_bytes(), step), (content.len(), true), "{content:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn broken_framing_leaves_nothing_behind_it() {
+        for text in [
+            "x\r\n",
+            "\r\n",
+            "5\nhello",
+            "5\r\nhelloX",
+            "5\r\rhello",
+            "0\r\nX: y\n\r\n",
+            "fffffffffffffffff\r\n",
+            "-1\r\n",
+            "0x5\r\nhello",
+        ] {
+            let text = format!("{text}GET / HTTP/1.1\r\n\r\n");
+            assert_eq!(taken(text.as_bytes(), 7), (text.len(), false), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_pieces_do_not_matter(bytes in "[0-3a\r\nG;]{0,40}", step in 1_usize..9) {
+            prop_assert_eq!(taken(bytes.as_bytes(), step), taken(bytes.as_bytes(), 100));
+        }
+    }
+}
