@@ -12,7 +12,7 @@ mod lookup;
 mod peer;
 mod server;
 mod tls;
-mod tunnel;
+mod websocket;
 
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;

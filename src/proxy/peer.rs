@@ -11,7 +11,7 @@ use pingora::tls::CertificateDer;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 
-use super::tunnel::TunnelConnector;
+use super::websocket::WebSocketConnector;
 use crate::config::{Origin, Upstream};
 use crate::metrics::{Metrics, UpstreamError};
 
@@ -110,8 +110,8 @@ impl Peer {
         options.idle_timeout = Some(KEPT);
         options.ca.clone_from(&self.ca);
         if upgrade {
-            options.custom_l4 = Some(Arc::new(TunnelConnector { timeout: self.connect_timeout }));
-            // A connection that was made for other requests must not serve a tunnel.
+            options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: self.connect_timeout }));
+            // A connection that was made for other requests must not serve a WebSocket.
             peer.group_key = TUNNELS;
         }
         Ok(peer)

@@ -105,7 +105,7 @@ impl Server {
     /// Begins to serve, on the runtime that this is called from.
     ///
     /// # Errors
-    /// A bound address could not be taken over, or the start could not be recorded.
+    /// A bound address could not be taken over, or the start could not be recorded and nothing is allowed unrecorded.
     pub fn serve(self) -> Result<Running, StartError> {
         let Self { gate, listeners, admin, certificate } = self;
         let (stop, shutdown) = watch::channel(false);
@@ -146,7 +146,7 @@ impl Server {
             }));
         }
         let running = Running { gate, addresses, admin, proxy, stop, tasks };
-        running.announce();
+        running.announce()?;
         Ok(running)
     }
 }
@@ -198,7 +198,9 @@ impl Running {
             task.abort();
         }
         let cut = self.gate.open.load(Ordering::Acquire);
-        self.event(RecordKind::Stop, [("cut_connections", cut.into())]);
+        if let Err(error) = self.event(RecordKind::Stop, [("cut_connections", cut.into())]) {
+            tracing::error!(%error, "the end could not be recorded");
+        }
         if let Err(error) = self.gate.audit.flush() {
             tracing::error!(%error, "the audit log could not be flushed");
         }
@@ -206,7 +208,7 @@ impl Running {
         finished
     }
 
-    fn announce(&self) {
+    fn announce(&self) -> Result<(), StartError> {
         let live = self.gate.current.live();
         for site in &live.sites {
             let provider = &site.rules.provider;
@@ -232,13 +234,13 @@ impl Running {
         self.event(
             RecordKind::Start,
             [("version", crate::VERSION.into()), ("policy_revision", live.revision.clone().into()), ("modes", modes.into())],
-        );
+        )
+        .map_err(|error| StartError::Audit(error.to_string()))
     }
 
-    fn event<const N: usize>(&self, kind: RecordKind, fields: [(&str, serde_json::Value); N]) {
+    fn event<const N: usize>(&self, kind: RecordKind, fields: [(&str, serde_json::Value); N]) -> std::io::Result<()> {
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        // A failure is counted and told by the log itself.
-        drop(self.gate.audit.record(Event { kind, time: Timestamp::now(), fields }));
+        self.gate.audit.record(Event { kind, time: Timestamp::now(), fields }).map(drop).map_err(|unrecorded| unrecorded.cause)
     }
 }
 

@@ -204,6 +204,8 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
         .iter()
         .flat_map(|action| &action.doors)
         .chain(tunnels.iter().flat_map(|tunnel| &tunnel.doors))
+        .map(AsRef::as_ref)
+        .chain(routes.iter().filter(|route| route.then == Then::Deny).flat_map(|route| &route.doors))
         .filter(|pattern| pattern.matches(path).is_some())
         .map(|pattern| pattern.method.as_str())
         .collect();

@@ -12,7 +12,6 @@ mod architecture;
 mod commands;
 mod connections;
 mod corpus;
-mod differential;
 mod entrance;
 mod lookups;
 mod operation;

@@ -21,12 +21,12 @@ use tokio::net::TcpStream;
 
 /// Connects for a WebSocket, within a time.
 #[derive(Debug)]
-pub(super) struct TunnelConnector {
+pub(super) struct WebSocketConnector {
     pub(super) timeout: Duration,
 }
 
 #[async_trait]
-impl Connect for TunnelConnector {
+impl Connect for WebSocketConnector {
     async fn connect(&self, address: &SocketAddr) -> pingora::Result<Stream> {
         let address = address.as_inet().ok_or_else(|| Error::explain(ErrorType::ConnectError, "no IP address"))?;
         match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
