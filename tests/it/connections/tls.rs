@@ -1,10 +1,12 @@
 //! TLS on both sides.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, Version};
 use rolegate::demo::world::workspace::BOARDROOM;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 
 use super::drain::until_refused;
 use crate::support::authority::LAST_YEAR;
@@ -180,4 +182,21 @@ async fn an_upstream_with_another_name_or_from_an_unknown_authority_is_not_spoke
         assert_eq!(gate.last_decision()["reason"], "facts_unavailable");
         assert!(gate.sample.seen().is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_chose_h2_and_says_nothing_is_let_go_at_the_deadline() {
+    let authority = Authority::new("ours");
+    let builder = GateBuilder::rocketchat().await;
+    let files = (builder.folder.path().join("cert.pem"), builder.folder.path().join("key.pem"));
+    authority.place(NAME, &files);
+    let gate =
+        builder.with(|config| (config.listen.tls, config.limits.header_deadline) = (Some(files), Duration::from_millis(300)));
+    let gate = gate.start();
+    let tcp = tokio::net::TcpStream::connect(gate.address()).await.unwrap();
+    let mut silent = authority.connector(b"h2").connect(NAME.try_into().unwrap(), tcp).await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 1])).await.expect("still open");
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    gate.until_metric(r#"rolegate_rejected_total{cause="header_deadline"}"#, 1.0).await;
+    gate.until_metric("rolegate_connections", 0.0).await;
 }

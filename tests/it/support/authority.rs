@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pingora::tls::TlsAcceptor;
+use pingora::tls::{TlsAcceptor, TlsConnector};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 
@@ -51,6 +51,15 @@ impl Authority {
             std::fs::write(&new, text).unwrap();
             std::fs::rename(new, path).unwrap();
         }
+    }
+
+    /// What a client that trusts it and speaks `protocol` connects with.
+    pub fn connector(&self, protocol: &[u8]) -> TlsConnector {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        TlsConnector::from(Arc::new(config))
     }
 
     /// What a server called `name` accepts connections with.
