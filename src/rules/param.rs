@@ -6,6 +6,9 @@ use crate::model::{Kind, Value};
 const LONGEST_VALUE: usize = 2048;
 /// The longest JSON value of a method's parameter, in bytes.
 const LONGEST_JSON: usize = 64 * 1024;
+/// The greatest whole number of a parameter that states no bound of its own: a server that computes with doubles reads a
+/// greater one as its neighbour.
+pub(super) const GREATEST_INTEGER: i64 = (1 << 53) - 1;
 /// The longest id, in bytes.
 const LONGEST_ID: usize = 255;
 

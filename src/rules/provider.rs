@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::param::{Empty, Form, Param, Place};
+use super::param::{Empty, Form, GREATEST_INTEGER, Param, Place};
 pub use super::raw::{HostHeader, Then};
 use super::refusal::{Messages, Template, Words, status};
 use super::router::Pattern;
@@ -265,7 +265,9 @@ pub(super) fn form(raw: &super::raw::Param) -> Form {
     match raw.kind {
         ParamType::Id => Form::Id,
         ParamType::String => Form::Text { min: raw.min_length.unwrap_or(0), max: raw.max_length.unwrap_or(2048) },
-        ParamType::Integer => Form::Integer { min: raw.minimum.unwrap_or(i64::MIN), max: raw.maximum.unwrap_or(i64::MAX) },
+        ParamType::Integer => {
+            Form::Integer { min: raw.minimum.unwrap_or(-GREATEST_INTEGER), max: raw.maximum.unwrap_or(GREATEST_INTEGER) }
+        }
         ParamType::Boolean => Form::Boolean,
         ParamType::Enum => Form::Enum { values: raw.values.clone(), any_case: raw.any_case },
         ParamType::JsonObject => Form::JsonObject,
