@@ -35,10 +35,10 @@ pub struct Canonical<'a> {
 /// Reads `target` against the `guarded` spaces (`/api`), for a request addressed to `host`.
 #[must_use]
 pub fn read<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String]) -> Reading<'a> {
-    let (origin, absolute) = origin_form(target);
-    if !leads_inside(origin, guarded) {
+    if !leads_inside(target, guarded) {
         return Reading::Outside;
     }
+    let (origin, absolute) = origin_form(target);
     if let Some(authority) = absolute
         && !host.is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority))
     {
@@ -103,15 +103,31 @@ fn behind_authority(target: &[u8]) -> Vec<Vec<u8>> {
     paths
 }
 
+/// The path and query of a target whose scheme is followed by any number of slashes, as browsers' parsers read it.
+fn loose_form(target: &[u8]) -> Option<&[u8]> {
+    let colon = target.iter().position(|byte| *byte == b':')?;
+    let scheme = target.get(..colon)?;
+    if scheme.is_empty() || !scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) {
+        return None;
+    }
+    let rest = target.get(colon + 1..)?;
+    let rest = rest.get(rest.iter().position(|byte| !b"/\\".contains(byte))?..)?;
+    rest.get(rest.iter().position(|byte| b"/\\".contains(byte))?..)
+}
+
 /// Whether any server that decodes, merges slashes, resolves dots, drops path parameters, ignores case or takes the target
-/// for a reference would be led from `origin` into a guarded space. Wide on purpose: a false yes costs an odd target, a
-/// false no costs the gate.
-fn leads_inside(origin: &[u8], guarded: &[String]) -> bool {
+/// for a reference would be led by `target` into a guarded space. Wide on purpose: a false yes costs an odd target, a false
+/// no costs the gate.
+fn leads_inside(target: &[u8], guarded: &[String]) -> bool {
     let cut = |bytes: &[u8], at: &[u8]| -> Vec<u8> { bytes.iter().copied().take_while(|byte| !at.contains(byte)).collect() };
-    let mut decoded = shortest(origin.to_vec());
+    let bare = |bytes: Vec<u8>| shortest(bytes.into_iter().filter(|byte| !byte.is_ascii_control()).collect());
+    let mut decoded = bare(target.to_vec());
     for _ in 0..=DECODINGS {
-        for target in std::iter::once(decoded.clone()).chain(behind_authority(&decoded)) {
-            for path in [cut(&target, b"?#"), cut(&target, b"?"), target] {
+        // What is decoded may turn out to be in absolute form, and its authority to end elsewhere.
+        let forms = [Some(decoded.as_slice()), Some(origin_form(&decoded).0), loose_form(&decoded)];
+        let forms = forms.into_iter().flatten().map(<[u8]>::to_vec);
+        for origin in forms.chain(behind_authority(&decoded)) {
+            for path in [cut(&origin, b"?#"), cut(&origin, b"?"), origin] {
                 for dots in [true, false] {
                     for parameters in [true, false] {
                         let path = lenient(&path, dots, parameters);
@@ -122,7 +138,7 @@ fn leads_inside(origin: &[u8], guarded: &[String]) -> bool {
                 }
             }
         }
-        let again = shortest(percent_decode(&wide(&decoded)).collect());
+        let again = bare(percent_decode(&wide(&decoded)).collect());
         if again == decoded {
             break;
         }
@@ -236,6 +252,9 @@ fn canonical_path(path: &[u8]) -> Result<&str, &'static str> {
     for segment in text.split('/').skip(1) {
         match segment {
             "." | ".." => return Err("the path holds a dot segment"),
+            _ if segment.starts_with("%20") || segment.ends_with("%20") => {
+                return Err("the path holds a segment that begins or ends with a space");
+            }
             _ => {}
         }
     }
@@ -440,6 +459,13 @@ mod tests {
             "/x/%c0%ae%c0%ae/api/v1/users.info",
             "/%25c1%25a1pi/v1/users.info",
             "/%u0061pi/v1/users.info",
+            "http:///x/api/v1/users.info",
+            "http:/x/api/v1/users.info",
+            "http:x/api/v1/users.info",
+            "http://x%2fapi/v1/users.info",
+            "/%\n61pi/v1/users.info",
+            "/api/v1/users.info/%20",
+            "/api/v1/users.info%20",
             "/%25u0061pi/v1/users.info",
         ] {
             assert!(matches!(reading(target), Reading::Ambiguous(_)), "{target}: {:?}", reading(target));
