@@ -31,7 +31,7 @@ fn cases(prefix: &str) -> Vec<Case> {
     let mut cases = vec![
         case("accountId", Fault::Empty, account(""), Reason::TargetAmbiguous, target),
         case("accountId", Fault::BrokenPercent, account("a%zz"), Reason::TargetAmbiguous, target),
-        case("accountId", Fault::NotUtf8, account("a%ff"), Reason::ParamInvalid, malformed("accountId")),
+        case("accountId", Fault::NotUtf8, account("a%ff"), Reason::TargetAmbiguous, target),
         case("accountId", Fault::ControlCharacter, account("a%0A"), Reason::TargetAmbiguous, target),
         case("accountId", Fault::ControlCharacter, account("a%20b"), Reason::ParamInvalid, malformed("accountId")),
         case("accountId", Fault::ControlCharacter, account("a%C2%85"), Reason::ParamInvalid, malformed("accountId")),
@@ -40,7 +40,7 @@ fn cases(prefix: &str) -> Vec<Case> {
         case("accountId", Fault::TooLong, account(&"a".repeat(256)), Reason::ParamInvalid, long),
         case("roomId", Fault::Empty, room(""), Reason::TargetAmbiguous, target),
         case("roomId", Fault::BrokenPercent, room("1%"), Reason::TargetAmbiguous, target),
-        case("roomId", Fault::NotUtf8, room("%ff"), Reason::ParamInvalid, malformed("roomId")),
+        case("roomId", Fault::NotUtf8, room("%ff"), Reason::TargetAmbiguous, target),
         case("filter", Fault::ControlCharacter, at("filter=a%0D"), Reason::ParamInvalid, malformed("filter")),
         case(
             "filter",

@@ -10,7 +10,7 @@ pub const WHOLE: &str = "must be integer";
 pub const NOT_EMPTY: &str = "must NOT have fewer than 1 characters";
 pub const NOT_NEGATIVE: &str = "must be >= 0";
 pub const AT_MOST_100: &str = "must be <= 100";
-pub const AT_MOST_ALL: &str = "must be <= 9223372036854775807";
+pub const AT_MOST_ALL: &str = "must be <= 9007199254740991";
 
 /// The text for a name that is not there.
 pub fn missing(name: &str) -> String {
