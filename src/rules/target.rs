@@ -116,27 +116,25 @@ fn loose_form(target: &[u8]) -> Option<&[u8]> {
 }
 
 /// Whether any server that decodes, merges slashes, resolves dots, drops path parameters, ignores case or takes the target
-/// for a reference would be led by `target` into a guarded space. Wide on purpose: a false yes costs an odd target, a false
-/// no costs the gate.
+/// for a reference would be led by `target` into a guarded space. Wide on purpose: a false yes costs an odd target, a false no costs the gate.
 fn leads_inside(target: &[u8], guarded: &[String]) -> bool {
-    let cut = |bytes: &[u8], at: &[u8]| -> Vec<u8> { bytes.iter().copied().take_while(|byte| !at.contains(byte)).collect() };
+    // An authority may be cut off before or after the rest is decoded, and what is decoded may turn out to have one.
+    let (origin, absolute) = origin_form(target);
+    let cut_off = absolute.map(|_| origin).into_iter().chain(loose_form(target));
+    // A path without its first slash is given one, before or after it is decoded.
+    let rooted = (!target.starts_with(b"/")).then(|| [b"/", target].concat());
+    std::iter::once(target).chain(cut_off).chain(rooted.as_deref()).any(|start| decodes_inside(start, guarded))
+}
+
+fn decodes_inside(target: &[u8], guarded: &[String]) -> bool {
     let bare = |bytes: Vec<u8>| shortest(bytes.into_iter().filter(|byte| !byte.is_ascii_control()).collect());
     let mut decoded = bare(target.to_vec());
     for _ in 0..=DECODINGS {
-        // What is decoded may turn out to be in absolute form, and its authority to end elsewhere.
-        let forms = [Some(decoded.as_slice()), Some(origin_form(&decoded).0), loose_form(&decoded)];
-        let forms = forms.into_iter().flatten().map(<[u8]>::to_vec);
-        for origin in forms.chain(behind_authority(&decoded)) {
-            for path in [cut(&origin, b"?#"), cut(&origin, b"?"), origin] {
-                for dots in [true, false] {
-                    for parameters in [true, false] {
-                        let path = lenient(&path, dots, parameters);
-                        if guarded.iter().any(|space| within(&path, &space.to_ascii_lowercase())) {
-                            return true;
-                        }
-                    }
-                }
-            }
+        let forms = std::iter::once(origin_form(&decoded).0).chain(loose_form(&decoded));
+        if forms.into_iter().any(|origin| resolves_inside(origin, guarded))
+            || behind_authority(&decoded).iter().any(|origin| resolves_inside(origin, guarded))
+        {
+            return true;
         }
         let again = bare(percent_decode(&wide(&decoded)).collect());
         if again == decoded {
@@ -145,6 +143,29 @@ fn leads_inside(target: &[u8], guarded: &[String]) -> bool {
         decoded = again;
     }
     false
+}
+
+fn resolves_inside(origin: &[u8], guarded: &[String]) -> bool {
+    let cut = |at: &[u8]| origin.split(|byte| at.contains(byte)).next().unwrap_or_default();
+    // Only what can make a difference is tried both ways: nearly every target has none of it.
+    let either = |matters: bool| if matters { &[true, false][..] } else { &[true][..] };
+    let after = |first: &[u8], second: &[u8]| {
+        origin.windows(2).any(|two| matches!(two, [a, b] if first.contains(a) && second.contains(b)))
+    };
+    let dots = either(origin.starts_with(b".") || after(b"/\\ ", b"."));
+    let parameters = either(origin.contains(&b';'));
+    let merge = either(after(b"/\\", b"/\\ ;"));
+    let fragment = origin.contains(&b'#');
+    [Some(cut(b"?")), fragment.then(|| cut(b"?#")), Some(origin)].into_iter().flatten().any(|path| {
+        dots.iter().any(|dots| {
+            parameters.iter().any(|parameters| {
+                merge.iter().any(|merge| {
+                    let path = lenient(path, *dots, *parameters, *merge);
+                    guarded.iter().any(|space| within(&path, &space.to_ascii_lowercase()))
+                })
+            })
+        })
+    })
 }
 
 /// `%u0061` as Windows' HTTP driver reads it, in the form of the standard; what is not ASCII stays as it is.
@@ -186,8 +207,8 @@ fn shortest(text: Vec<u8>) -> Vec<u8> {
     kept
 }
 
-/// `path` as the most forgiving server reads it.
-fn lenient(path: &[u8], resolve_dots: bool, drop_parameters: bool) -> String {
+/// `path` as the most forgiving server reads it. One that merges slashes may do so before it resolves dots or after.
+fn lenient(path: &[u8], resolve_dots: bool, drop_parameters: bool, merge_first: bool) -> String {
     let mut segments: Vec<Vec<u8>> = Vec::new();
     for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
         let mut segment: Vec<u8> = segment
@@ -200,7 +221,7 @@ fn lenient(path: &[u8], resolve_dots: bool, drop_parameters: bool) -> String {
             segment.truncate(at);
         }
         match segment.as_slice() {
-            b"" => {}
+            b"" if merge_first => {}
             b"." if resolve_dots => {}
             b".." if resolve_dots => {
                 segments.pop();
@@ -209,7 +230,7 @@ fn lenient(path: &[u8], resolve_dots: bool, drop_parameters: bool) -> String {
         }
     }
     let mut text = String::new();
-    for segment in segments {
+    for segment in segments.into_iter().filter(|segment| !segment.is_empty()) {
         text.push('/');
         text.push_str(&String::from_utf8_lossy(&segment));
     }
@@ -436,15 +457,6 @@ mod tests {
             "/API/v1/users.info",
             "/api;x=1/v1/users.info",
             "/api/v1//users.info",
-            "//evil/api/v1/users.info",
-            "/%2fevil/api/v1/users.info",
-            "/\\evil/api/v1/users.info",
-            "/\t/evil/api/v1/users.info",
-            "http:/api/v1/users.info",
-            "http:api/v1/users.info",
-            "http:////evil/api/v1/users.info",
-            "http:\\\\evil\\api\\v1\\users.info",
-            "h\nttp://evil/api/v1/users.info",
             "/api/v1/users.info%00",
             "/api/v1/users.info%",
             "/api/v1/users.info%2",
@@ -459,6 +471,8 @@ mod tests {
             "/x/%c0%ae%c0%ae/api/v1/users.info",
             "/%25c1%25a1pi/v1/users.info",
             "/%u0061pi/v1/users.info",
+            "/../api//../v1/users.info",
+            "http://h%74tp:%2f%2fx/ap%69/v1/users.info",
             "http:///x/api/v1/users.info",
             "http:/x/api/v1/users.info",
             "http:x/api/v1/users.info",
@@ -467,6 +481,17 @@ mod tests {
             "/api/v1/users.info/%20",
             "/api/v1/users.info%20",
             "/%25u0061pi/v1/users.info",
+            "//evil/api/v1/users.info",
+            "/%2fevil/api/v1/users.info",
+            "/\\evil/api/v1/users.info",
+            "/\t/evil/api/v1/users.info",
+            "http:/api/v1/users.info",
+            "http:api/v1/users.info",
+            "http:////evil/api/v1/users.info",
+            "http:\\\\evil\\api\\v1\\users.info",
+            "h\nttp://evil/api/v1/users.info",
+            "%2fevil%2fapi/v1/users.info",
+            "\u{f}%2fevil/api/v1/users.info",
         ] {
             assert!(matches!(reading(target), Reading::Ambiguous(_)), "{target}: {:?}", reading(target));
         }
