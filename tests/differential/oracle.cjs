@@ -85,18 +85,18 @@ const docusignAccepts = ({ roomId, count, startPosition, sort }) => {
 // ---- A server that forgives everything
 
 const decoded = (text) => text.replace(/%([0-9a-f]{2})/gi, (all, digits) => String.fromCharCode(parseInt(digits, 16)));
-const forgiving = (target) => {
-  let text = target.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/\\?#]*/i, '');
+const forgiving = ({ provider, target: received }) => {
+  let text = received.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/\\?#]*/i, '');
   for (let decodings = 0; decodings < 3; decodings++) {
     for (const cut of [/[?#].*/s, /\?.*/s]) {
       const kept = [];
       for (const segment of text.replace(cut, '').toLowerCase().split(/[/\\]/)) {
-        const bare = segment.replace(/;.*/s, '').trim();
+        const bare = segment.replace(/;.*/s, '').replace(/^[\0-\x20]+|[\0-\x20]+$/g, '');
         if (bare === '..') kept.pop();
         else if (bare !== '' && bare !== '.') kept.push(bare);
       }
-      const found = Object.values(rocketchat).some(([route]) => route.toLowerCase() === `/${kept.join('/')}`) || room(kept);
-      if (found) return true;
+      const found = ([route]) => route.toLowerCase() === `/${kept.join('/')}`;
+      if (provider === 'rocketchat' ? Object.values(rocketchat).some(found) : room(kept)) return true;
     }
     text = decoded(text);
   }
@@ -170,7 +170,7 @@ const judge = (line) => {
     count(`forwarded ${rolegate.action}`);
   } else if (rolegate.verdict === 'open') {
     if (reads && guardedInNode(request)) wrong = 'Node reads it as a guarded route';
-    else if (reads && forgiving(request.target)) wrong = 'a forgiving server reads it as a guarded route';
+    else if (reads && forgiving(request)) wrong = 'a forgiving server reads it as a guarded route';
     count(`open      ${rolegate.as}`);
   } else {
     count(`refused   ${rolegate.reason}${reads && guardedInNode(request) ? ', though a guarded route to Node' : ''}`);

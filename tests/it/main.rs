@@ -13,6 +13,7 @@ mod commands;
 mod connections;
 mod corpus;
 mod entrance;
+mod differential;
 mod lookups;
 mod operation;
 mod readme;

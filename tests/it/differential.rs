@@ -1,0 +1,22 @@
+//! The verdicts on which rolegate and the servers' own parsers agreed, held. `tests/differential/run` compares afresh.
+
+#[path = "../differential/verdict.rs"]
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+#[test]
+fn every_verdict_of_the_frozen_sample_is_still_the_same() {
+    let judge = verdict::Judge::new().unwrap();
+    let sample = include_str!("../differential/sample.jsonl");
+    let mut verdicts: BTreeMap<String, usize> = BTreeMap::new();
+    for line in sample.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(judge.verdict(&line["request"]).unwrap(), line["rolegate"], "{}", line["request"]);
+        *verdicts.entry(line["rolegate"]["verdict"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert!(verdicts.values().sum::<usize>() >= 2000, "{verdicts:?}");
+    assert!(["forwarded", "open", "refused"].iter().all(|verdict| verdicts[*verdict] >= 200), "{verdicts:?}");
+}
