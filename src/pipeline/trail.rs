@@ -286,10 +286,24 @@ fn shown(bytes: &[u8], longest: usize) -> String {
     text
 }
 
+/// A target without what stands before an `@` in its first part: `http://user:password@host/`.
+fn without_password(target: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    let begins = target.windows(2).position(|two| two == b"//").map_or(0, |at| at + 2);
+    let authority = target.get(begins..).unwrap_or_default().split(|byte| b"/\\?#".contains(byte)).next().unwrap_or_default();
+    match authority.iter().rposition(|byte| *byte == b'@') {
+        Some(at) if begins > 0 || !target.starts_with(b"/") => {
+            let before = target.get(..begins).unwrap_or_default();
+            [before, b"...", target.get(begins + at..).unwrap_or_default()].concat().into()
+        }
+        _ => target.into(),
+    }
+}
+
 /// A target as received; values behind its path stand only where `action` declares their names.
 ///
 /// What one server takes for a part of the path is a query to the next, so whatever could separate them does here.
 fn shown_target(target: &[u8], action: Option<&Action>) -> String {
+    let target = &without_password(target);
     let declared = |name: &[u8]| action.is_some_and(|action| action.params.iter().any(|param| param.name.as_bytes() == name));
     let end = path_end(target);
     let mut cut = target.get(..end).unwrap_or_default().to_vec();
@@ -354,6 +368,14 @@ mod tests {
         ] {
             assert_eq!(shown_target(target.as_bytes(), None), shown);
         }
+    }
+
+    #[test]
+    fn a_password_before_a_host_is_not_shown() {
+        assert_eq!(shown_target(b"http://u:hunter2@x/a?b", None), "http://...@x/a?b");
+        assert_eq!(shown_target(b"//u:hunter2@x/a", None), "//...@x/a");
+        assert_eq!(shown_target(b"u:hunter2@x", None), "...@x");
+        assert_eq!(shown_target(b"/a/@b", None), "/a/@b");
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn framing(request: &httparse::Request<'_, '_>) -> Result<Framing, &'static str>
         (Some(host), None) if !is_host(host) => return Err("`Host` is no host"),
         _ => {}
     }
+    target_form(request.path.unwrap_or_default(), request.method, values("host").next())?;
     let mut lengths = values("content-length");
     let length = match (lengths.next(), lengths.next()) {
         (Some(_), Some(_)) => return Err("more than one `Content-Length`"),
@@ -139,6 +140,21 @@ fn framing(request: &httparse::Request<'_, '_>) -> Result<Framing, &'static str>
         (Some(_), Some(_)) => Err("more than one `Transfer-Encoding`"),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
         (Some(_), None) => Err("a `Transfer-Encoding` other than `chunked`"),
+    }
+}
+
+/// The forms that a target may have (RFC 9112 §3.2): a path, a URL of this very host, or `*` with `OPTIONS`. Whatever else
+/// it were, one server would put a slash before it and another would look for a host in it.
+fn target_form(target: &str, method: Option<&str>, host: Option<&[u8]>) -> Result<(), &'static str> {
+    if target.starts_with('/') || (target == "*" && method == Some("OPTIONS")) {
+        return Ok(());
+    }
+    let Some((scheme, rest)) = target.split_once("://") else { return Err("the target has none of the forms of a target") };
+    let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    match host {
+        Some(host) if is_web && host.eq_ignore_ascii_case(authority.as_bytes()) => Ok(()),
+        _ => Err("the target names another authority than `Host`"),
     }
 }
 
@@ -222,6 +238,18 @@ mod tests {
             "A: \0\r\n",
         ] {
             assert!(framing(fields).is_err(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_has_one_of_its_forms_and_names_no_other_host() {
+        let refused = |line: &str| matches!(reading(&format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n")), Reading::Refused(_));
+        for line in ["GET /a", "OPTIONS *", "GET http://x/a", "GET HTTPS://X", "GET //y/a"] {
+            assert!(!refused(line), "{line}");
+        }
+        for line in ["GET *", "GET a", "GET http:/a", "GET http://y/a", "GET http://u@x/a", "GET ftp://x/a", "GET x:80", "GET ?a"]
+        {
+            assert!(refused(line), "{line}");
         }
     }
 

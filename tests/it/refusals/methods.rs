@@ -120,7 +120,8 @@ async fn a_declared_method_beside_a_guarded_one_goes_on_and_is_named_in_allow() 
     let mut connection = gate.connect().await;
     for prefix in ["", "/restapi"] {
         let target = format!("{prefix}/v2/accounts/{ACCOUNT}/rooms/1234/users");
-        connection.request("POST", &target, &bearer("bob"), b"{\"email\":\"a@example.org\"}").await;
+        // The upstream may answer before it has read the body, and such a connection ends.
+        gate.connect().await.request("POST", &target, &bearer("bob"), b"{\"email\":\"a@example.org\"}").await;
         assert_eq!(gate.sample.seen().pop().unwrap().method, "POST");
         assert!(gate.records_of("decision").is_empty(), "the upstream judges that");
     }
