@@ -59,6 +59,7 @@ static CALLERS: LazyLock<[Known; 2]> = LazyLock::new(|| {
             .into(),
         table: Record::default(),
         networks: Vec::new(),
+        content: None,
     };
     [known(&permissions), known(&[])]
 });
@@ -77,6 +78,7 @@ fn request<'a>(method: &'a str, target: &'a [u8], headers: Vec<(&'a str, &'a [u8
         host: Some(HOST),
         headers,
         body: Body::Absent,
+        content: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         correlation: None,
     }
