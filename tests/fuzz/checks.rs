@@ -189,20 +189,15 @@ fn recorded(entry: &impl Entry) {
     }
 }
 
-/// The path of `target` as the URL standard reads it behind a host, as it stands and decoded, and what further decodings make of it.
+/// The path of `target` as the URL standard reads it behind a host, and what decoding makes of that path, once and again.
 fn standard_paths(target: &[u8]) -> Vec<String> {
     let base = Url::parse("http://upstream/").unwrap();
-    let mut text = String::from_utf8_lossy(target).into_owned();
-    let mut paths = Vec::new();
+    let Ok(mut url) = base.join(&String::from_utf8_lossy(target)) else { return Vec::new() };
+    let mut paths = vec![url.path().to_owned()];
     for _ in 0..2 {
-        let Ok(url) = base.join(&text) else { break };
         let decoded = percent_decoded(url.path());
-        paths.push(url.path().to_owned());
-        if decoded == url.path() {
-            break;
-        }
-        paths.push(decoded.clone());
-        text = decoded;
+        url.set_path(&decoded);
+        paths.extend([decoded, url.path().to_owned()]);
     }
     paths
 }
