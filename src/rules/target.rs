@@ -483,6 +483,8 @@ mod tests {
             "/%25u0061pi/v1/users.info",
             "//evil/api/v1/users.info",
             "/%2fevil/api/v1/users.info",
+            "/%25\r61pi/v1/users.info",
+            "/%25%0d61pi/v1/users.info",
             "/\\evil/api/v1/users.info",
             "/\t/evil/api/v1/users.info",
             "http:/api/v1/users.info",
