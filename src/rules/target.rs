@@ -123,11 +123,18 @@ fn leads_inside(target: &[u8], guarded: &[String]) -> bool {
     let cut_off = absolute.map(|_| origin).into_iter().chain(loose_form(target));
     // A path without its first slash is given one, before or after it is decoded.
     let rooted = (!target.starts_with(b"/")).then(|| [b"/", target].concat());
-    std::iter::once(target).chain(cut_off).chain(rooted.as_deref()).any(|start| decodes_inside(start, guarded))
+    std::iter::once(target).chain(cut_off).chain(rooted.as_deref()).any(|start| {
+        // An overlong slash parts two segments to one server and is a letter within one to the next.
+        let other = start.iter().any(|byte| !byte.is_ascii() || *byte == b'%');
+        decodes_inside(start, guarded, true) || (other && decodes_inside(start, guarded, false))
+    })
 }
 
-fn decodes_inside(target: &[u8], guarded: &[String]) -> bool {
-    let bare = |bytes: Vec<u8>| shortest(bytes.into_iter().filter(|byte| !byte.is_ascii_control()).collect());
+fn decodes_inside(target: &[u8], guarded: &[String], overlong: bool) -> bool {
+    let bare = |bytes: Vec<u8>| {
+        let kept = bytes.into_iter().filter(|byte| !byte.is_ascii_control()).collect();
+        if overlong { shortest(kept) } else { kept }
+    };
     let mut decoded = bare(target.to_vec());
     for _ in 0..=DECODINGS {
         let forms = std::iter::once(origin_form(&decoded).0).chain(loose_form(&decoded));
@@ -155,13 +162,17 @@ fn resolves_inside(origin: &[u8], guarded: &[String]) -> bool {
     let dots = either(origin.starts_with(b".") || after(b"/\\ ", b"."));
     let parameters = either(origin.contains(&b';'));
     let merge = either(after(b"/\\", b"/\\ ;"));
+    // A backslash parts two segments to one server and is a letter within one to the next.
+    let separators: &[&[u8]] = if origin.contains(&b'\\') { &[b"/\\", b"/"] } else { &[b"/"] };
     let fragment = origin.contains(&b'#');
     [Some(cut(b"?")), fragment.then(|| cut(b"?#")), Some(origin)].into_iter().flatten().any(|path| {
         dots.iter().any(|dots| {
             parameters.iter().any(|parameters| {
                 merge.iter().any(|merge| {
-                    let path = lenient(path, *dots, *parameters, *merge);
-                    guarded.iter().any(|space| within(&path, &space.to_ascii_lowercase()))
+                    separators.iter().any(|separators| {
+                        let path = lenient(path, separators, *dots, *parameters, *merge);
+                        guarded.iter().any(|space| within(&path, &space.to_ascii_lowercase()))
+                    })
                 })
             })
         })
@@ -207,10 +218,11 @@ fn shortest(text: Vec<u8>) -> Vec<u8> {
     kept
 }
 
-/// `path` as the most forgiving server reads it. One that merges slashes may do so before it resolves dots or after.
-fn lenient(path: &[u8], resolve_dots: bool, drop_parameters: bool, merge_first: bool) -> String {
+/// `path` as the most forgiving server reads it. One that merges slashes may do so before it resolves dots or after, and so
+/// may one that takes a backslash for a slash.
+fn lenient(path: &[u8], separators: &[u8], resolve_dots: bool, drop_parameters: bool, merge_first: bool) -> String {
     let mut segments: Vec<Vec<u8>> = Vec::new();
-    for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
+    for segment in path.split(|byte| separators.contains(byte)) {
         let mut segment: Vec<u8> = segment
             .iter()
             .copied()
@@ -232,7 +244,7 @@ fn lenient(path: &[u8], resolve_dots: bool, drop_parameters: bool, merge_first: 
     let mut text = String::new();
     for segment in segments.into_iter().filter(|segment| !segment.is_empty()) {
         text.push('/');
-        text.push_str(&String::from_utf8_lossy(&segment));
+        text.push_str(&String::from_utf8_lossy(&segment).replace('\\', "/"));
     }
     text
 }
@@ -484,6 +496,9 @@ mod tests {
             "//evil/api/v1/users.info",
             "/%2fevil/api/v1/users.info",
             "/%25\r61pi/v1/users.info",
+            "/x%e0%80%afy/%2e%2e/api/v1/users.info",
+            "/x\\y/../api/v1/users.info",
+            "/x%5cy/../api\\v1/users.info",
             "/%25%0d61pi/v1/users.info",
             "/\\evil/api/v1/users.info",
             "/\t/evil/api/v1/users.info",
