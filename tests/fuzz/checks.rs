@@ -57,9 +57,7 @@ static CALLERS: LazyLock<[Known; 2]> = LazyLock::new(|| {
         }),
         facts: [("room".to_owned(), Record::from_iter([("member", Value::Boolean(true)), ("in_account", Value::Boolean(true))]))]
             .into(),
-        table: Record::default(),
-        networks: Vec::new(),
-        content: None,
+        ..Known::default()
     };
     [known(&permissions), known(&[])]
 });
@@ -298,6 +296,55 @@ fn accepted(permit: &Permit, given: &[(String, String)], declared: &[Param]) {
     for param in foreign {
         assert!(given.iter().any(|(name, _)| *name == param.name), "`{}` goes on and was not sent", param.name);
     }
+}
+
+/// Any bytes as the body of a method call: what is sent runs what was judged, and no declared method runs unjudged.
+pub fn call(data: &[u8]) {
+    let site = &SITES[0];
+    let judge = |kind: &[u8], content: &[u8]| {
+        let mut headers = login(site);
+        headers.push(("content-type", kind));
+        let request = RawRequest {
+            body: Body::Sized(content.len() as u64),
+            content: Some(content),
+            ..request("POST", b"/api/v1/method.call/ping", headers)
+        };
+        evaluate_request(site.clone(), &request, &CALLERS[0])
+    };
+    for kind in [&b"application/json"[..], b"application/x-www-form-urlencoded"] {
+        match judge(kind, data) {
+            Evaluation::Open(open) => {
+                assert_eq!(open, Open::Method, "{}", shown(data));
+                let method = method(data).unwrap_or_default();
+                assert!(site.rules.provider.method(&method).is_none(), "{}: `{method}` is open", shown(data));
+            }
+            Evaluation::Denial(denial) => told(&denial),
+            Evaluation::Permit(permit) => {
+                recorded(&*permit);
+                let content = permit.content().unwrap();
+                let again = match judge(b"application/json", content.as_bytes()) {
+                    Evaluation::Permit(again) => again,
+                    other => panic!("{}: {content} is sent, and is {}", shown(data), named(&other)),
+                };
+                assert_eq!(again.content(), Some(content), "{}", shown(data));
+                assert_eq!(again.trail().action(), permit.trail().action(), "{}", shown(data));
+                assert_eq!(params(&again), params(&permit), "{}", shown(data));
+                let runs = method(content.as_bytes()).and_then(|method| site.rules.provider.method(&method));
+                assert_eq!(runs.map(|action| action.id.as_str()), Some(permit.trail().action()), "{}: {content}", shown(data));
+            }
+        }
+    }
+}
+
+/// The method that a forgiving reader finds in a body: of two names that are alike, the last counts.
+fn method(content: &[u8]) -> Option<String> {
+    let outer = serde_json::from_slice::<serde_json::Value>(content).ok();
+    let message = match &outer {
+        Some(outer) => outer["message"].as_str()?.to_owned(),
+        None => target::pairs(content).ok()?.into_iter().rfind(|(name, _)| name == "message")?.1,
+    };
+    let inner: serde_json::Value = serde_json::from_str(&message).ok()?;
+    inner["method"].as_str().map(str::to_owned)
 }
 
 /// Any header fields, a line each: a permit carries one credential, as it was sent, and only when nothing else could be meant.

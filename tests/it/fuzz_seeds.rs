@@ -48,6 +48,11 @@ fn every_known_set_of_headers_gives_one_credential_or_none() {
 }
 
 #[test]
+fn every_known_body_of_a_call_runs_what_was_judged_or_nothing() {
+    replay(checks::call, &["seeds/call", "crashes/call"]);
+}
+
+#[test]
 fn every_known_text_of_rules_is_refused_at_its_place_or_can_be_used() {
     assert!(checks::small_is_accepted());
     replay(checks::provider_file, &["small", "seeds/provider_file", "crashes/provider_file"]);
