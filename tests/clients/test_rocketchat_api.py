@@ -314,7 +314,7 @@ def test_a_malformed_call_is_answered_in_the_words_of_the_server(chat, guarded, 
 
 
 def test_a_list_that_the_client_spells_with_brackets_is_refused(chat, guarded):
-    with guarded("rooms.roles", "deny", reason="param_missing"), pytest.raises(RocketApiException) as refusal:
+    with guarded("rooms.roles", "deny", reason="param_invalid"), pytest.raises(RocketApiException) as refusal:
         chat.as_person(BOB).call_api_get("rooms.roles", rid=[BOARDROOM])
     assert refusal.value.status_code == 400
     assert refusal.value.error_type == "error-invalid-params"
