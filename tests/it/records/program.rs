@@ -126,7 +126,8 @@ async fn a_disk_that_is_full_leaves_whole_lines_and_what_was_lost_is_told_once_t
     let held = records(&file);
     assert_eq!(held.iter().filter(|record| record["kind"] == "decision").count(), forwarded);
     assert!(std::fs::read_to_string(&file).unwrap().ends_with('\n'), "half a line does not stay");
-    assert!(serving.log.lock().iter().any(|line| line.contains("the audit log cannot be written")));
+    let told = || serving.log.lock().iter().any(|line| line.contains("the audit log cannot be written")).then_some(());
+    until("the process log to tell of it", told).await;
 
     let id = serving.child.id().to_string();
     assert!(Command::new("prlimit").args(["--pid", &id, "--fsize=unlimited:"]).status().unwrap().success());
