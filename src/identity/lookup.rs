@@ -36,7 +36,7 @@ pub(super) async fn fact<A: Ask>(errand: &Errand<'_, A>, fact: &FactPlan, mut sc
     for step in &fact.steps {
         let holds =
             |name: &String| scope.found.value(name).cloned().or_else(|| fact.unset(name)).is_some_and(|value| holds(&value));
-        if step.when.as_ref().is_some_and(|name| !holds(name)) || step.unless.as_ref().is_some_and(holds) {
+        if !step.when.iter().all(holds) || step.unless.iter().any(holds) {
             continue;
         }
         if let Some(found) = walk.step(step, &scope).await? {
@@ -76,6 +76,7 @@ impl<A: Ask> Walk<'_, A> {
         }
         let document = match &step.source {
             Source::Caller(attribute) => Some(Json::from(scope.caller(attribute).to_vec())),
+            Source::Nothing => Some(Json::Null),
             Source::Lookup(lookup) => self.document(step, lookup, scope).await?,
         };
         let Some(document) = document else { return Ok(None) };

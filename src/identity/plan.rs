@@ -96,10 +96,10 @@ pub struct FactPlan {
 pub struct Step {
     /// Where the document comes from.
     pub source: Source,
-    /// Skipped unless this output of an earlier step is true, not empty and not 0.
-    pub when: Option<String>,
-    /// Skipped if this output of an earlier step is true, not empty and not 0.
-    pub unless: Option<String>,
+    /// Skipped unless each of these outputs of earlier steps is true, not empty and not 0.
+    pub when: Vec<String>,
+    /// Skipped if one of these outputs of earlier steps is true, not empty and not 0.
+    pub unless: Vec<String>,
     /// Statuses that mean that nothing is known.
     pub absent: Vec<u16>,
     /// Where the list of rows stands, of which one is read instead of the whole document.
@@ -119,6 +119,8 @@ pub enum Source {
     Lookup(Lookup),
     /// No question: the list of the caller's texts of this name (`id`, `name`, `roles` or an attribute).
     Caller(String),
+    /// No document: the step only states what holds under its conditions.
+    Nothing,
 }
 
 /// One named value of a fact.
@@ -142,8 +144,12 @@ pub struct Output {
 /// How an output is read from a step's document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The value that stands there; null counts as nothing.
-    At(PointerTemplate),
+    /// The value that stands at the first of these where there is one; null counts as nothing.
+    At(Vec<PointerTemplate>),
+    /// Whether the text there, or one of the texts of the list there, is one of these, byte for byte.
+    Is(PointerTemplate, Vec<Template>),
+    /// Always this.
+    Always(Value),
     /// Whether anything but null stands there.
     Present(Pointer),
     /// Whether the document, a list of texts, holds this one, ASCII case aside.
@@ -200,13 +206,14 @@ impl Step {
     pub fn placeholders(&self) -> impl Iterator<Item = &str> {
         let target = match &self.source {
             Source::Lookup(lookup) => Some(lookup.target.placeholders()),
-            Source::Caller(_) => None,
+            Source::Caller(_) | Source::Nothing => None,
         };
         let matching = self.matching.iter().flat_map(|(_, template)| template.placeholders());
         let outputs = self.outputs.iter().flat_map(|output| match &output.origin {
-            Origin::At(pointer) => pointer.placeholders().collect::<Vec<_>>(),
+            Origin::At(pointers) => pointers.iter().flat_map(PointerTemplate::placeholders).collect::<Vec<_>>(),
+            Origin::Is(pointer, wanted) => pointer.placeholders().chain(wanted.iter().flat_map(Template::placeholders)).collect(),
             Origin::Contains(template) => template.placeholders().collect(),
-            Origin::Present(_) => Vec::new(),
+            Origin::Present(_) | Origin::Always(_) => Vec::new(),
         });
         target.into_iter().flatten().chain(matching).chain(outputs)
     }

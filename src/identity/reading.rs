@@ -40,11 +40,24 @@ pub(super) fn output(output: &Output, document: &Json, scope: &Scope<'_>) -> Res
             let elements = texts(document).ok_or_else(unreadable)?;
             Ok(Some(Value::Boolean(elements.iter().any(|element| element.eq_ignore_ascii_case(&wanted)))))
         }
-        Origin::At(template) => {
+        Origin::Is(template, wanted) => {
             let Some(pointer) = template.fill(|name| scope.text(name)) else { return Ok(None) };
-            match at(&pointer, document) {
-                Some(value) => convert(output, &value).ok_or_else(unreadable).map(Some),
-                None if output.default.is_some() => Ok(Some(output.unset())),
+            let wanted: Option<Vec<String>> = wanted.iter().map(|wanted| wanted.fill(|name| scope.text(name))).collect();
+            let (Some(wanted), held) = (wanted, at(&pointer, document)) else { return Ok(None) };
+            let Some(held) = held else { return Ok(Some(Value::Boolean(false))) };
+            let held = texts(&held).ok_or_else(unreadable)?;
+            Ok(Some(Value::Boolean(held.iter().any(|text| wanted.contains(text)))))
+        }
+        Origin::Always(value) => Ok(Some(value.clone())),
+        Origin::At(templates) => {
+            for template in templates {
+                let Some(pointer) = template.fill(|name| scope.text(name)) else { return Ok(None) };
+                if let Some(value) = at(&pointer, document) {
+                    return convert(output, &value).ok_or_else(unreadable).map(Some);
+                }
+            }
+            match &output.default {
+                Some(_) => Ok(Some(output.unset())),
                 None => Err(Failure::unavailable(format!("the answer has no `{}`", output.name))),
             }
         }
@@ -54,10 +67,18 @@ pub(super) fn output(output: &Output, document: &Json, scope: &Scope<'_>) -> Res
 fn convert(output: &Output, value: &Json) -> Option<Value> {
     match output.kind {
         Kind::Boolean => value.as_bool().map(Value::Boolean),
-        Kind::Integer => value.as_i64().map(Value::Integer),
+        Kind::Integer => number(value).map(Value::Integer),
         Kind::Text => text(value).map(Value::Text),
-        Kind::Set if output.levels.is_some() => value.as_i64().map(|number| Value::Set(output.reached(number))),
+        Kind::Set if output.levels.is_some() => number(value).map(|number| Value::Set(output.reached(number))),
         Kind::Set => texts(value).map(Value::Set),
+    }
+}
+
+/// A whole number, or a text that is its one decimal form: Matrix rooms up to version 9 hold power levels as either.
+fn number(value: &Json) -> Option<i64> {
+    match value {
+        Json::String(text) => text.parse::<i64>().ok().filter(|number| number.to_string() == *text),
+        other => other.as_i64(),
     }
 }
 
@@ -69,7 +90,7 @@ mod tests {
     use crate::model::Subject;
 
     fn read(kind: Kind, default: Option<Value>, document: &Json) -> Result<Option<Value>, Failure> {
-        let origin = Origin::At("/x".parse().unwrap());
+        let origin = Origin::At(vec!["/x".parse().unwrap()]);
         let subject = Subject::default();
         output(&Output { name: "x".into(), kind, origin, default, levels: None }, document, &Scope::new(&subject, &[]))
     }
@@ -78,6 +99,7 @@ mod tests {
     fn each_kind_is_read_from_its_own_form_only() {
         assert_eq!(read(Kind::Boolean, None, &json!({"x": true})), Ok(Some(Value::Boolean(true))));
         assert_eq!(read(Kind::Integer, None, &json!({"x": -3})), Ok(Some(Value::Integer(-3))));
+        assert_eq!(read(Kind::Integer, None, &json!({"x": "-50"})), Ok(Some(Value::Integer(-50))), "a number may be a text");
         assert_eq!(read(Kind::Text, None, &json!({"x": "a"})), Ok(Some(Value::from("a"))));
         assert_eq!(read(Kind::Text, None, &json!({"x": 7})), Ok(Some(Value::from("7"))), "an id may be a number");
         assert_eq!(read(Kind::Set, None, &json!({"x": ["a", 1]})), Ok(Some(Value::Set(vec!["a".into(), "1".into()]))));
@@ -85,7 +107,9 @@ mod tests {
         for (kind, wrong) in [
             (Kind::Boolean, json!({"x": "true"})),
             (Kind::Boolean, json!({"x": 1})),
-            (Kind::Integer, json!({"x": "1"})),
+            (Kind::Integer, json!({"x": "+1"})),
+            (Kind::Integer, json!({"x": " 1"})),
+            (Kind::Integer, json!({"x": "01"})),
             (Kind::Integer, json!({"x": 1.5})),
             (Kind::Integer, json!({"x": 18_446_744_073_709_551_615_u64})),
             (Kind::Text, json!({"x": ["a"]})),
@@ -94,6 +118,38 @@ mod tests {
         ] {
             assert!(read(kind, Some(Value::from("default")), &wrong).is_err(), "{wrong}: a wrong form is not an absent value");
         }
+    }
+
+    fn of(origin: Origin, kind: Kind, document: &Json) -> Result<Option<Value>, Failure> {
+        let subject = Subject { id: "@a:b".into(), ..Subject::default() };
+        let output = Output { name: "x".into(), kind, origin, default: Some(Value::Integer(0)), levels: None };
+        super::output(&output, document, &Scope::new(&subject, &[("room", "r")]))
+    }
+
+    #[test]
+    fn a_value_is_read_where_it_first_stands() {
+        let origin = || Origin::At(["/users/{caller.id}", "/users_default"].map(|at| at.parse().unwrap()).to_vec());
+        let read = |document| of(origin(), Kind::Integer, &document);
+        assert_eq!(read(json!({"users": {"@a:b": 50}, "users_default": 10})), Ok(Some(Value::Integer(50))));
+        assert_eq!(read(json!({"users": {"@c:b": 50}, "users_default": 10})), Ok(Some(Value::Integer(10))));
+        assert_eq!(read(json!({"users": {"@a:b": null}})), Ok(Some(Value::Integer(0))));
+        assert!(read(json!({"users": {"@a:b": []}, "users_default": 10})).is_err(), "a wrong form is not passed over");
+    }
+
+    #[test]
+    fn a_text_is_one_of_the_expected_byte_for_byte() {
+        let is = |wanted: &[&str], document| {
+            let wanted = wanted.iter().map(|wanted| wanted.parse().unwrap()).collect();
+            of(Origin::Is("/x".parse().unwrap(), wanted), Kind::Boolean, &document)
+        };
+        let told = |value| Ok(Some(Value::Boolean(value)));
+        assert_eq!(is(&["leave", "ban"], json!({"x": "ban"})), told(true));
+        assert_eq!(is(&["{caller.id}"], json!({"x": "@a:b"})), told(true));
+        assert_eq!(is(&["{caller.id}"], json!({"x": "@A:b"})), told(false));
+        assert_eq!(is(&["{caller.id}"], json!({"x": ["@c:b", "@a:b"]})), told(true), "or one of a list");
+        assert_eq!(is(&["join"], json!({})), told(false));
+        assert_eq!(is(&["{caller.email}"], json!({"x": ""})), Ok(None), "nothing is expected of a value that is not known");
+        assert!(is(&["join"], json!({"x": {"join": true}})).is_err());
     }
 
     #[test]

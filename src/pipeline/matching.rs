@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::trail::Trail;
-use super::tunnel::Call;
+use super::tunnel::{Call, Unreadable, json_content};
 use super::verdict::Denial;
 use super::{Open, Site};
 use crate::model::{Body, Credential, Door, RawRequest, Reason, Secret};
@@ -35,8 +37,8 @@ pub struct MatchedRequest {
 /// Where the parameters of a request stand.
 #[derive(Debug)]
 pub(super) enum Given {
-    /// In the target: named segments of the path, and the query, unread.
-    Target { segments: Vec<(String, String)>, query: Option<Vec<u8>> },
+    /// In the target and the body: named segments of the path, the query, unread, and the fields of the body's object.
+    Request { segments: Vec<(String, String)>, query: Option<Vec<u8>>, fields: Option<Map<String, Value>> },
     /// In a method call.
     Call(Call),
 }
@@ -87,25 +89,35 @@ pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: Trail) -> 
         Found::Action { action, pattern, segments } => {
             let mut trail = trail;
             trail.found(raw, action, Door::Rest);
-            if raw.body != Body::Absent {
+            if raw.body != Body::Absent && !action.takes_body() {
                 return Err(trail.deny(Reason::BodyTooLarge, "the action takes no body"));
+            }
+            if raw.body != Body::Absent && raw.content.is_none() {
+                return Err(trail.deny(Reason::BodyTooLarge, "the body is longer than what is inspected"));
             }
             let credential = match credential(raw, &provider.credentials) {
                 Ok(Some(credential)) => credential,
                 Ok(None) => return Err(trail.deny(Reason::CredentialMissing, "no complete credential was sent")),
                 Err(why) => return Err(trail.deny(Reason::CredentialAmbiguous, why)),
             };
-            Ok(Matched::Guarded(Box::new(MatchedRequest {
-                trail,
-                action: Arc::clone(action),
-                door: Arc::clone(pattern),
-                method: raw.method.to_owned(),
-                given: Given::Target {
-                    segments: segments.into_iter().map(|(name, raw)| (name.to_owned(), raw)).collect(),
-                    query: canonical.query.map(<[u8]>::to_vec),
+            let fields = match raw.body {
+                Body::Absent => None,
+                Body::Sized(_) | Body::Streamed => match fields(raw) {
+                    Ok(fields) => Some(fields),
+                    Err(unreadable) => {
+                        let mut denial = trail.deny(unreadable.reason, unreadable.why.clone());
+                        denial.tell(unreadable.why, "body".to_owned(), None);
+                        return Err(denial);
+                    }
                 },
-                credential,
-            })))
+            };
+            let given = Given::Request {
+                segments: segments.into_iter().map(|(name, raw)| (name.to_owned(), raw)).collect(),
+                query: canonical.query.map(<[u8]>::to_vec),
+                fields,
+            };
+            let (action, door, method) = (Arc::clone(action), Arc::clone(pattern), raw.method.to_owned());
+            Ok(Matched::Guarded(Box::new(MatchedRequest { trail, action, door, method, given, credential })))
         }
     }
 }
@@ -115,7 +127,19 @@ pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: Trail) -> 
 pub fn wants_content(raw: &RawRequest<'_>, site: &Site) -> bool {
     let Reading::Inside(canonical) = target::read(raw.target, raw.host, &site.guarded) else { return false };
     let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
-    matches!(router::find(&site.rules.provider, raw.method, path), Found::Tunnel { .. })
+    match router::find(&site.rules.provider, raw.method, path) {
+        Found::Tunnel { .. } => true,
+        Found::Action { action, .. } => action.takes_body(),
+        _ => false,
+    }
+}
+
+/// The fields of the body's object.
+fn fields(raw: &RawRequest<'_>) -> Result<Map<String, Value>, Unreadable> {
+    match json_content(raw)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(Unreadable { reason: Reason::ParamInvalid, why: "the body is no object".to_owned() }),
+    }
 }
 
 /// A method call: judged by the method that will run, which the body names.

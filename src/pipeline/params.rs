@@ -1,16 +1,20 @@
 //! The second stop: every parameter is declared, there once, and within its bounds.
 
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
 use super::matching::{Given, MatchedRequest};
 use super::trail::{Trail, undeclared};
 use super::tunnel::Call;
 use super::verdict::Denial;
-use std::sync::Arc;
 
 use crate::model::{Credential, Reason, Record, Resource};
 use crate::rules::Action;
 use crate::rules::param::{FaultKind, ParamFault, Place};
+use crate::rules::provider::ResourceId;
 use crate::rules::refusal::{self, Template};
-use crate::rules::router::Pattern;
+use crate::rules::router::{self, Found, Pattern};
 use crate::rules::target::{self, QueryFault};
 
 /// A request whose parameters are what the action declares. Made from a [`MatchedRequest`] only.
@@ -21,29 +25,25 @@ pub struct ValidatedRequest {
     pub(super) door: Arc<Pattern>,
     pub(super) method: String,
     pub(super) params: Record,
-    pub(super) resource: Resource,
     pub(super) credential: Credential,
     pub(super) call: Option<Call>,
 }
 
 impl MatchedRequest {
-    /// Reads the path segments and the query.
+    /// Reads the path segments, the query and the fields of the body.
     ///
     /// # Errors
     /// A denial that tells the first fault in the words of the server's validator.
     pub fn validate(self) -> Result<ValidatedRequest, Box<Denial>> {
-        let Self { mut trail, action, door, method, given, credential } = self;
-        let (segments, query) = match given {
-            Given::Target { segments, query } => (segments, query.unwrap_or_default()),
+        let Self { trail, action, door, method, given, credential } = self;
+        let (segments, query, fields) = match given {
+            Given::Request { segments, query, fields } => (segments, query.unwrap_or_default(), fields.unwrap_or_default()),
             Given::Call(call) => {
                 let params = match positional(&action, &call.params) {
                     Ok(params) => params,
                     Err(fault) => return Err(refused(trail, &action, &fault, &[])),
                 };
-                let resource = resource(&action, &params);
-                trail.params = Some(params.clone());
-                trail.resource = Some(resource.clone());
-                return Ok(ValidatedRequest { trail, action, door, method, params, resource, credential, call: Some(call) });
+                return Ok(ValidatedRequest::new(trail, action, door, method, params, credential, Some(call)));
             }
         };
         let unread = |fault: &ParamFault, trail| {
@@ -66,21 +66,62 @@ impl MatchedRequest {
             }
         };
         let names: Vec<&str> = given.iter().map(|given| given.name.as_str()).collect();
-        let params = match read(&action, &segments, &given) {
+        let params = match read(&action, &segments, &given).and_then(|params| with_fields(&action, params, &fields)) {
             Ok(params) => params,
             Err(fault) => return Err(refused(trail, &action, &fault, &names)),
         };
-        let resource = resource(&action, &params);
-        trail.params = Some(params.clone());
-        trail.resource = Some(resource.clone());
-        Ok(ValidatedRequest { trail, action, door, method, params, resource, credential, call: None })
+        // A segment that was encoded may turn out to be a word of another door, which the server would go through.
+        if segments.iter().any(|(_, raw)| raw.contains('%')) {
+            let sent = door.path(|name| target::encode(&params.value(name).map(ToString::to_string).unwrap_or_default()));
+            match router::find(&trail.site.rules.provider, &method, &sent) {
+                Found::Action { pattern, .. } if *pattern == door => {}
+                _ => return Err(trail.deny(Reason::TargetAmbiguous, "the path is another action's once it is decoded")),
+            }
+        }
+        Ok(ValidatedRequest::new(trail, action, door, method, params, credential, None))
     }
 }
 
-/// What a request is about: the first of the named parameters that was given.
-fn resource(action: &Action, params: &Record) -> Resource {
-    let id = action.resource_params.iter().find_map(|name| params.value(name)).map(ToString::to_string).unwrap_or_default();
-    Resource { kind: action.resource.clone(), id }
+impl ValidatedRequest {
+    fn new(
+        mut trail: Trail,
+        action: Arc<Action>,
+        door: Arc<Pattern>,
+        method: String,
+        params: Record,
+        credential: Credential,
+        call: Option<Call>,
+    ) -> Self {
+        trail.params = Some(params.clone());
+        let resource = match &action.resource_id {
+            ResourceId::Params(names) => {
+                let id = names.iter().find_map(|name| params.value(name)).map(ToString::to_string).unwrap_or_default();
+                Some(Resource { kind: action.resource.clone(), id })
+            }
+            ResourceId::Caller => None,
+        };
+        trail.resource = resource;
+        Self { trail, action, door, method, params, credential, call }
+    }
+}
+
+/// `params` with those that the fields of the body give.
+fn with_fields(action: &Action, mut params: Record, fields: &Map<String, Value>) -> Result<Record, ParamFault> {
+    let declared = || action.params.iter().filter(|param| param.place == Place::Body);
+    if let Some(missing) = declared().find(|param| param.required && !fields.contains_key(&param.name)) {
+        return Err(ParamFault { param: missing.name.clone(), kind: FaultKind::Missing });
+    }
+    if let Some(unknown) = fields.keys().find(|name| !declared().any(|param| param.name == **name)) {
+        return Err(ParamFault { param: unknown.clone(), kind: FaultKind::Unknown });
+    }
+    for param in declared() {
+        if let Some(value) = fields.get(&param.name).map(|value| param.read_json(value)).transpose()?.flatten() {
+            params.set(&param.name, value);
+        } else if param.required {
+            return Err(ParamFault { param: param.name.clone(), kind: FaultKind::Missing });
+        }
+    }
+    Ok(params)
 }
 
 /// The parameters of a method, by their place.
@@ -149,7 +190,7 @@ fn read(action: &Action, segments: &[(String, String)], given: &[Pair]) -> Resul
                     _ => return fault(&param.name, FaultKind::Malformed),
                 }
             }
-            Place::Method => None,
+            Place::Body | Place::Method => None,
             Place::Query => {
                 let mut values = given.iter().filter(|given| given.name == param.name);
                 if values.clone().any(|given| given.nested) {

@@ -9,9 +9,9 @@ use super::trail::{FactKnown, Trail};
 use super::tunnel::Call;
 use super::verdict::Denial;
 use crate::identity::{Ask, Caller, Failure, Identity, Table};
-use crate::model::{Credential, Reason, Record, Resource, Value};
+use crate::model::{Credential, Reason, Record, Resource, Subject, Value};
 use crate::policy::Principal;
-use crate::rules::provider::{FactUse, Own};
+use crate::rules::provider::{FactUse, Own, ResourceId};
 use crate::rules::router::Pattern;
 use crate::rules::{Action, Known};
 
@@ -26,7 +26,6 @@ pub struct IdentifiedRequest {
     pub(super) door: Arc<Pattern>,
     pub(super) method: String,
     pub(super) params: Record,
-    pub(super) resource: Resource,
     pub(super) credential: Credential,
     pub(super) call: Option<Call>,
     pub(super) principal: Principal,
@@ -45,7 +44,7 @@ impl ValidatedRequest {
     /// # Errors
     /// A denial when the credential is refused or something cannot be looked up.
     pub(super) async fn identify<A: Ask>(self, identity: &Identity<A>) -> Result<IdentifiedRequest, Box<Denial>> {
-        let Self { mut trail, action, door, method, params, resource, credential, call } = self;
+        let Self { mut trail, action, door, method, params, credential, call } = self;
         let rules = Arc::clone(&trail.site.rules);
         let plan = &rules.provider.plan;
         let client = trail.client;
@@ -54,7 +53,7 @@ impl ValidatedRequest {
             Err(failure) => return Err(trail.failed(&failure)),
         };
         trail.caller_age = Some((caller.age, caller.stale));
-        trail.subject = Some(caller.value.subject.clone());
+        trail.known(&action, caller.value.subject.clone());
         let permissions = match plan.table(PERMISSIONS) {
             None => None,
             Some(_) => match identity.table(plan, PERMISSIONS, &credential, client).await {
@@ -87,7 +86,7 @@ impl ValidatedRequest {
         }
         trail.is_self = own(&action, &params, &caller.value.subject.id, &caller.value.subject.name, &rules.provider.id_lengths);
         trail.networks = trail.site.networks_of(client);
-        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, call, principal })
+        Ok(IdentifiedRequest { trail, action, door, method, params, credential, call, principal })
     }
 
     /// Takes everything from `known`; what is not given there is as if nothing were known.
@@ -95,7 +94,7 @@ impl ValidatedRequest {
     /// # Errors
     /// A denial when nobody is logged in.
     pub(super) fn identify_from(self, known: &Known) -> Result<IdentifiedRequest, Box<Denial>> {
-        let Self { mut trail, action, door, method, params, resource, credential, call } = self;
+        let Self { mut trail, action, door, method, params, credential, call } = self;
         let rules = Arc::clone(&trail.site.rules);
         let Some(given) = &known.subject else { return Err(trail.deny(Reason::CredentialMissing, "nobody is logged in")) };
         let subject = given.subject();
@@ -104,7 +103,7 @@ impl ValidatedRequest {
             Err(error) => return Err(trail.deny(Reason::PolicyError, error.to_string())),
         };
         trail.is_self = own(&action, &params, &subject.id, &subject.name, &rules.provider.id_lengths);
-        trail.subject = Some(subject);
+        trail.known(&action, subject);
         let nothing = crate::policy::Reads::default();
         let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
         for fact in needed(&action, &reads.facts) {
@@ -126,11 +125,19 @@ impl ValidatedRequest {
             }
         }
         trail.networks = known.networks.clone();
-        Ok(IdentifiedRequest { trail, action, door, method, params, resource, credential, call, principal })
+        Ok(IdentifiedRequest { trail, action, door, method, params, credential, call, principal })
     }
 }
 
 impl Trail {
+    /// Who asks, which is also what `action` may be about.
+    fn known(&mut self, action: &Action, subject: Subject) {
+        if action.resource_id == ResourceId::Caller {
+            self.resource = Some(Resource { kind: action.resource.clone(), id: subject.id.clone() });
+        }
+        self.subject = Some(subject);
+    }
+
     /// A denial for what a lookup ran into.
     fn failed(self, failure: &Failure) -> Box<Denial> {
         let denial = match failure {

@@ -85,6 +85,18 @@ impl Call {
     }
 }
 
+/// The content of `raw` as a JSON value with one reading.
+pub(super) fn json_content(raw: &RawRequest<'_>) -> Result<Value, Unreadable> {
+    let Some(content) = raw.content else { return Err(invalid("there is no body")) };
+    if raw.has_header("content-encoding") {
+        return Err(invalid("the body is encoded"));
+    }
+    match media_type(raw)?.as_str() {
+        "application/json" => json::read(content).map_err(|error| invalid(format!("the body: {error}"))),
+        other => Err(invalid(format!("the body is of the type `{other}`"))),
+    }
+}
+
 /// The content type without its parameters; a charset other than UTF-8 would be another reading.
 fn media_type(raw: &RawRequest<'_>) -> Result<String, Unreadable> {
     let mut values = raw.header_values("content-type");

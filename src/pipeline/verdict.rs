@@ -10,7 +10,7 @@ use super::trail::{DecisionFields, Trail};
 use super::tunnel::Call;
 use crate::audit::Entry;
 use crate::metrics::RecordKind;
-use crate::model::{Credential, Decision, Obligation, Reason, Record};
+use crate::model::{Credential, Decision, Obligation, Reason, Record, Resource};
 use crate::policy::{PolicyInfo, Query};
 use crate::rules::param::Place;
 use crate::rules::refusal::{Filling, Refusal, Template, status};
@@ -103,13 +103,14 @@ impl IdentifiedRequest {
     /// # Errors
     /// A denial that names the policies that forbid, or says that none permits.
     pub fn decide(self) -> Result<Permit, Box<Denial>> {
-        let Self { trail, action, door, method, mut params, resource, credential, call, principal } = self;
+        let Self { trail, action, door, method, mut params, credential, call, principal } = self;
+        let nothing = Resource { kind: action.resource.clone(), id: String::new() };
         let facts: Vec<(&str, &Record)> = trail.facts.iter().map(|fact| (fact.name.as_str(), &*fact.record)).collect();
         let networks: Vec<&str> = trail.networks.iter().map(String::as_str).collect();
         let answer = trail.site.rules.engine.authorize(&Query {
             action: &action.id,
             principal: &principal,
-            resource: &resource,
+            resource: trail.resource.as_ref().unwrap_or(&nothing),
             params: &params,
             is_self: trail.is_self,
             facts: &facts,
@@ -147,16 +148,24 @@ impl IdentifiedRequest {
                 separator = '&';
             }
         }
+        let content = action.takes_body().then(|| body(&action, &params));
         Ok(Permit {
             trail,
             method,
             target: sent,
-            content: None,
+            content,
             credential,
             policies: answer.determining,
             obligations: answer.obligations,
         })
     }
+}
+
+/// The body's object: its parameters in their order, and nothing that was not read.
+fn body(action: &crate::rules::Action, params: &Record) -> String {
+    let fields = action.params.iter().filter(|param| param.place == Place::Body);
+    let fields = fields.filter_map(|param| Some((param.name.clone(), param.to_json(params.value(&param.name)?))));
+    serde_json::Value::Object(fields.collect()).to_string()
 }
 
 /// The parameters of a method in their places; what is not given is null, and nothing stands behind the last given one.
@@ -200,7 +209,7 @@ impl Permit {
         &self.target
     }
 
-    /// The content to send, as `application/json`: written from the validated parameters of a method call.
+    /// The content to send, as `application/json`: written from the validated parameters of a method call or of a body.
     #[must_use]
     pub fn content(&self) -> Option<&str> {
         self.content.as_deref()

@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::param::{Param, Place as ParamPlace};
-use super::provider::{Action, FactUse, Own, Provider, Route, TableUse, Tunnel, empty, form, nearest, reasons_with_words};
+use super::provider::{
+    Action, FactUse, Own, Provider, ResourceId, Route, TableUse, Tunnel, empty, form, nearest, reasons_with_words,
+};
 use super::raw;
 use super::refusal::{Messages, Template as Body, Words};
 use super::router::Pattern;
@@ -96,6 +98,7 @@ impl<'a> Check<'a> {
             summary: raw.summary,
             guarded: raw.guarded.into_iter().map(Spanned::into_inner).collect(),
             host: raw.host,
+            encoded: raw.encoded,
             permissions: raw.permissions,
             roles,
             forward_headers,
@@ -274,15 +277,18 @@ impl<'a> Check<'a> {
                     return None;
                 }
             },
-            _ => {
-                self.fault(fact, format!("each step of the fact `{}` has either `lookup` or `from`", fact.get_ref()));
+            (None, None) => Source::Nothing,
+            (Some(lookup), Some(_)) => {
+                self.fault(lookup, format!("a step of the fact `{}` has `lookup` or `from`, not both", fact.get_ref()));
                 return None;
             }
         };
         for condition in [&raw.when, &raw.unless].into_iter().flatten() {
-            let outputs = earlier.iter().flat_map(|step| &step.outputs).map(|output| output.name.as_str());
-            if !outputs.clone().any(|output| output == condition.get_ref()) {
-                self.hinted(condition, format!("no earlier step gives `{}`", condition.get_ref()), condition.get_ref(), outputs);
+            for name in condition.get_ref().iter() {
+                let outputs = earlier.iter().flat_map(|step| &step.outputs).map(|output| output.name.as_str());
+                if !outputs.clone().any(|output| output == name) {
+                    self.hinted(condition, format!("no earlier step gives `{name}`"), name, outputs);
+                }
             }
         }
         let mut matching = Vec::new();
@@ -305,25 +311,31 @@ impl<'a> Check<'a> {
         let mut outputs = Vec::new();
         for (name, output) in raw.outputs {
             match output_of(&name, output, &source) {
-                Ok(output) => outputs.push(output),
+                Ok(output) => {
+                    self.output_placeholders(fact, &output, known);
+                    outputs.push(output);
+                }
                 Err(why) => self.fault(fact, format!("output `{name}` of the fact `{}`: {why}", fact.get_ref())),
             }
         }
-        Some(Step {
-            source,
-            when: raw.when.map(Spanned::into_inner),
-            unless: raw.unless.map(Spanned::into_inner),
-            absent: raw.absent,
-            rows,
-            matching,
-            next,
-            outputs,
-        })
+        Some(Step { source, when: names(raw.when), unless: names(raw.unless), absent: raw.absent, rows, matching, next, outputs })
     }
 
     fn placeholder<T>(&mut self, at: &Spanned<T>, name: &str, known: &[String]) {
         if !known.iter().any(|known| known == name) {
             self.hinted(at, format!("unknown placeholder `{{{name}}}`"), name, known.iter().map(String::as_str));
+        }
+    }
+
+    fn output_placeholders(&mut self, fact: &Spanned<String>, output: &Output, known: &[String]) {
+        let names: Vec<&str> = match &output.origin {
+            Origin::At(pointers) => pointers.iter().flat_map(PointerTemplate::placeholders).collect(),
+            Origin::Is(pointer, wanted) => pointer.placeholders().chain(wanted.iter().flat_map(Template::placeholders)).collect(),
+            Origin::Contains(template) => template.placeholders().collect(),
+            Origin::Present(_) | Origin::Always(_) => Vec::new(),
+        };
+        for name in names {
+            self.placeholder(fact, name, known);
         }
     }
 
@@ -359,8 +371,30 @@ impl<'a> Check<'a> {
         for (name, param) in &raw.params {
             params.push(self.param(name, param, &doors));
         }
-        let span = raw.resource.param.span();
-        let resource_params = raw.resource.param.into_inner().into_vec();
+        let in_body = || params.iter().filter(|param| param.place == ParamPlace::Body);
+        if in_body().next().is_some() && !in_body().any(|param| param.required) {
+            self.fault(
+                &raw.id,
+                format!("the body of `{}` could be empty: one of its parameters must be required", raw.id.get_ref()),
+            );
+        }
+        let span = raw.resource.span();
+        let resource = raw.resource.into_inner();
+        let resource_id = match (resource.param, resource.caller) {
+            (Some(params), false) => ResourceId::Params(params.into_vec()),
+            (None, true) => ResourceId::Caller,
+            (Some(_), true) | (None, false) => {
+                self.fault(
+                    &Spanned::new(span.clone(), ()),
+                    "a resource is named by its `param` or is the `caller`: one of the two",
+                );
+                ResourceId::Caller
+            }
+        };
+        let resource_params = match &resource_id {
+            ResourceId::Params(params) => params.as_slice(),
+            ResourceId::Caller => &[],
+        };
         for name in resource_params.iter().chain(raw.one_of.iter().map(Spanned::get_ref)).chain(raw.own.keys()) {
             if !known(name) {
                 let at = Spanned::new(span.clone(), ());
@@ -404,8 +438,8 @@ impl<'a> Check<'a> {
         Action {
             id: raw.id.into_inner(),
             summary: raw.summary,
-            resource: raw.resource.kind.into_inner(),
-            resource_params,
+            resource: resource.kind.into_inner(),
+            resource_id,
             facts: fact_uses,
             tables: table_uses,
             doors: doors.into_iter().map(Arc::new).collect(),
@@ -435,13 +469,17 @@ impl<'a> Check<'a> {
         let place = match raw.place {
             raw::ParamPlace::Path => ParamPlace::Path { encoded: raw.encoded },
             raw::ParamPlace::Query => ParamPlace::Query,
+            raw::ParamPlace::Body => ParamPlace::Body,
             raw::ParamPlace::Method => ParamPlace::Method,
         };
         match raw.place {
             raw::ParamPlace::Path if !in_path => self.fault(spanned, format!("`{name}` is in no path of the action")),
             raw::ParamPlace::Path if !raw.required => self.fault(spanned, format!("`{name}` is in the path, so it is required")),
-            raw::ParamPlace::Query | raw::ParamPlace::Method if raw.encoded => {
+            raw::ParamPlace::Query | raw::ParamPlace::Body | raw::ParamPlace::Method if raw.encoded => {
                 self.fault(spanned, "`encoded` is for path parameters")
+            }
+            raw::ParamPlace::Body if doors.iter().any(|door| door.method == "GET") => {
+                self.fault(spanned, format!("`{name}` is in the body, which GET has none of"))
             }
             _ => {}
         }
@@ -464,7 +502,7 @@ impl<'a> Check<'a> {
             .collect();
         for (index, (name, pattern)) in all.iter().enumerate() {
             for (other_name, other) in all.iter().skip(index + 1) {
-                if pattern == other || (pattern.overlaps(other) && *name != "[[route]]" && *other_name != "[[route]]") {
+                if pattern == other || (pattern.collides(other) && *name != "[[route]]" && *other_name != "[[route]]") {
                     self.whole(format!("`{pattern}` ({name}) and `{other}` ({other_name}) match one path"));
                 }
             }
@@ -485,15 +523,32 @@ impl<'a> Check<'a> {
     }
 }
 
+fn names(raw: Option<Spanned<raw::OneOrMany>>) -> Vec<String> {
+    raw.map(|names| names.into_inner().into_vec()).unwrap_or_default()
+}
+
 fn output_of(name: &str, raw: raw::Output, source: &Source) -> Result<Output, String> {
-    let origin = match (raw.at.as_deref(), raw.present, raw.contains.as_deref()) {
-        (Some(at), Some(true), None) => Origin::Present(at.parse().map_err(|error| format!("`{at}`: {error}"))?),
-        (Some(at), None, None) => Origin::At(at.parse::<PointerTemplate>().map_err(|error| format!("`{at}`: {error}"))?),
-        (None, None, Some(wanted)) if matches!(source, Source::Caller(_)) => {
-            Origin::Contains(wanted.parse().map_err(|error| format!("`{wanted}`: {error}"))?)
+    fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+        text.parse().map_err(|error| format!("`{text}`: {error}"))
+    }
+    let one = |at: &raw::OneOrMany| match at {
+        raw::OneOrMany::One(at) => Ok(at.clone()),
+        raw::OneOrMany::Many(_) => Err("`present` and `is` look at one place".to_owned()),
+    };
+    let document = !matches!(source, Source::Nothing);
+    let origin = match (&raw.at, raw.present, &raw.is, &raw.contains, &raw.value) {
+        (Some(at), Some(true), None, None, None) if document => Origin::Present(parsed(&one(at)?)?),
+        (Some(at), None, Some(wanted), None, None) if document => {
+            Origin::Is(parsed(&one(at)?)?, wanted.iter().map(|wanted| parsed(wanted)).collect::<Result<_, _>>()?)
         }
-        (None, None, Some(_)) => return Err("`contains` reads a list of the caller: the step needs `from`".to_owned()),
-        _ => return Err("an output has `at`, or `at` with `present = true`, or `contains`".to_owned()),
+        (Some(at), None, None, None, None) if document => Origin::At(at.iter().map(|at| parsed(at)).collect::<Result<_, _>>()?),
+        (None, None, None, Some(wanted), None) if matches!(source, Source::Caller(_)) => Origin::Contains(parsed(wanted)?),
+        (None, None, None, Some(_), None) => {
+            return Err("`contains` reads a list of the caller: the step needs `from`".to_owned());
+        }
+        (None, None, None, None, Some(value)) => Origin::Always(value.clone()),
+        _ if !document => return Err("a step without `lookup` and `from` gives a `value`".to_owned()),
+        _ => return Err("an output has `at`, alone or with `present = true` or `is`, or `contains`, or `value`".to_owned()),
     };
     let levels = raw.levels.map(|levels| {
         let mut levels: Vec<(String, i64)> = levels.into_iter().collect();
@@ -507,7 +562,8 @@ fn output_of(name: &str, raw: raw::Output, source: &Source) -> Result<Output, St
         raw::OutputKind::Set => Kind::Set,
     });
     let kind = match (&origin, stated, &raw.default, &levels) {
-        (Origin::Present(_) | Origin::Contains(_), _, _, _) => Kind::Boolean,
+        (Origin::Present(_) | Origin::Contains(_) | Origin::Is(..), _, _, _) => Kind::Boolean,
+        (Origin::Always(value), _, _, _) => value.kind(),
         (Origin::At(_), _, _, Some(_)) => Kind::Set,
         (Origin::At(_), Some(kind), _, None) => kind,
         (Origin::At(_), None, Some(default), None) => default.kind(),

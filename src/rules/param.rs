@@ -39,6 +39,8 @@ pub enum Place {
     },
     /// A name in the query.
     Query,
+    /// A name in the JSON object of the body.
+    Body,
     /// A place in the list of a method's parameters, and nowhere else.
     Method,
 }

@@ -23,6 +23,9 @@ pub struct Provider {
     pub guarded: Vec<String>,
     /// Which `Host` the upstream is sent.
     pub host: HostHeader,
+    /// Whether the paths of routes that no action declares may hold encoded slashes, percent signs and the like: the names
+    /// of things in them may.
+    pub encoded: bool,
     /// Every permission the upstream knows.
     pub permissions: Vec<String>,
     /// Every role the upstream knows, an operator's own included.
@@ -62,8 +65,8 @@ pub struct Action {
     pub summary: String,
     /// The type of what it is about: `Room`.
     pub resource: String,
-    /// The parameter that names the resource: the first of these that was given.
-    pub resource_params: Vec<String>,
+    /// By what its resource is named.
+    pub resource_id: ResourceId,
     /// The facts it may need, with the parameter for each input.
     pub facts: Vec<FactUse>,
     /// The table values it may need.
@@ -84,6 +87,15 @@ pub struct Action {
     pub words: Words,
     /// How its validator tells a fault.
     pub messages: Messages,
+}
+
+/// By what the resource of an action is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResourceId {
+    /// By a parameter: the first of these that was given. What concerns the whole server has none.
+    Params(Vec<String>),
+    /// By the caller's id: what the caller asks about itself.
+    Caller,
 }
 
 /// By what a parameter names the caller.
@@ -144,6 +156,12 @@ impl Action {
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&Param> {
         self.params.iter().find(|param| param.name == name)
+    }
+
+    /// Whether it takes a body: a JSON object of its parameters.
+    #[must_use]
+    pub fn takes_body(&self) -> bool {
+        self.params.iter().any(|param| param.place == Place::Body)
     }
 
     /// Whether the path parameter `name` may be percent-encoded.

@@ -18,6 +18,8 @@ pub(super) struct ProviderFile {
     #[serde(default)]
     pub(super) host: HostHeader,
     #[serde(default)]
+    pub(super) encoded: bool,
+    #[serde(default)]
     pub(super) permissions: Vec<String>,
     #[serde(default)]
     pub(super) roles: Vec<String>,
@@ -146,8 +148,8 @@ pub(super) struct Step {
     pub(super) lookup: Option<Spanned<String>>,
     pub(super) from: Option<Spanned<String>>,
     pub(super) base: Option<Spanned<String>>,
-    pub(super) when: Option<Spanned<String>>,
-    pub(super) unless: Option<Spanned<String>>,
+    pub(super) when: Option<Spanned<OneOrMany>>,
+    pub(super) unless: Option<Spanned<OneOrMany>>,
     #[serde(default)]
     pub(super) absent: Vec<u16>,
     pub(super) rows: Option<Spanned<String>>,
@@ -161,9 +163,11 @@ pub(super) struct Step {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Output {
-    pub(super) at: Option<String>,
+    pub(super) at: Option<OneOrMany>,
     pub(super) present: Option<bool>,
+    pub(super) is: Option<OneOrMany>,
     pub(super) contains: Option<String>,
+    pub(super) value: Option<Value>,
     pub(super) default: Option<Value>,
     pub(super) kind: Option<OutputKind>,
     pub(super) levels: Option<BTreeMap<String, i64>>,
@@ -187,6 +191,13 @@ pub(super) enum OneOrMany {
 }
 
 impl OneOrMany {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, String> {
+        match self {
+            Self::One(one) => std::slice::from_ref(one).iter(),
+            Self::Many(many) => many.iter(),
+        }
+    }
+
     pub(super) fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(one) => vec![one],
@@ -200,7 +211,7 @@ impl OneOrMany {
 pub(super) struct Action {
     pub(super) id: Spanned<String>,
     pub(super) summary: String,
-    pub(super) resource: ActionResource,
+    pub(super) resource: Spanned<ActionResource>,
     #[serde(default)]
     pub(super) facts: Vec<Spanned<BTreeMap<String, String>>>,
     #[serde(default)]
@@ -240,7 +251,9 @@ pub(super) enum Identity {
 pub(super) struct ActionResource {
     #[serde(rename = "type")]
     pub(super) kind: Spanned<String>,
-    pub(super) param: Spanned<OneOrMany>,
+    pub(super) param: Option<OneOrMany>,
+    #[serde(default)]
+    pub(super) caller: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -281,6 +294,7 @@ pub(super) struct Param {
 pub(super) enum ParamPlace {
     Path,
     Query,
+    Body,
     Method,
 }
 

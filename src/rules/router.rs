@@ -64,12 +64,15 @@ impl std::str::FromStr for Pattern {
             .split('/')
             .map(|segment| match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
                 Some(name) if !name.is_empty() => Ok(Segment::Named(name.to_owned())),
-                _ if segment.is_empty() || segment.contains(['{', '}', '?', '%', '*', ' ']) => {
-                    Err(format!("`{segment}` is no path segment"))
-                }
+                _ if segment.contains(['{', '}', '?', '%', '*', ' ']) => Err(format!("`{segment}` is no path segment")),
                 _ => Ok(Segment::Literal(segment.to_owned())),
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<Segment>, _>>()?;
+        // The last one may be empty: a path that ends in a slash where the server takes that for another one.
+        let inner = segments.split_last().map(|(_, inner)| inner).unwrap_or_default();
+        if rest.is_empty() || inner.contains(&Segment::Literal(String::new())) {
+            return Err(format!("`{path}` has an empty segment"));
+        }
         Ok(Self { method: method.to_owned(), segments })
     }
 }
@@ -109,14 +112,16 @@ impl Pattern {
         path
     }
 
-    /// Whether some path matches both.
+    /// Whether some path matches both, and neither more closely than the other.
     #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub fn collides(&self, other: &Self) -> bool {
         self.method == other.method
+            && self.literals() == other.literals()
             && self.segments.len() == other.segments.len()
             && self.segments.iter().zip(&other.segments).all(|pair| match pair {
                 (Segment::Literal(a), Segment::Literal(b)) => a == b,
-                (Segment::Named(_), _) | (_, Segment::Named(_)) => true,
+                (Segment::Named(_), Segment::Literal(text)) | (Segment::Literal(text), Segment::Named(_)) => !text.is_empty(),
+                (Segment::Named(_), Segment::Named(_)) => true,
             })
     }
 
@@ -173,11 +178,11 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
         .filter_map(|(action, pattern)| Some((action, pattern, pattern.matches(path)?)))
         .max_by_key(|(_, pattern, _)| pattern.literals());
     if let Some((action, pattern, segments)) = action {
-        let encoded = |(name, raw): &(&str, String)| target::needs_declaration(raw) && !action.encoded(name);
-        if segments.iter().any(encoded) {
-            return Found::Undeclared;
-        }
-        return Found::Action { action, pattern, segments };
+        return if legal(&segments, |name| action.encoded(name)) {
+            Found::Action { action, pattern, segments }
+        } else {
+            Found::Undeclared
+        };
     }
     let tunnel = tunnels.iter().flat_map(|tunnel| tunnel.doors.iter().map(move |pattern| (tunnel, pattern)));
     if let Some((tunnel, pattern)) =
@@ -192,30 +197,56 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
         .filter_map(|(route, pattern)| pattern.matches(path).map(|segments| (route, pattern, segments)))
         .max_by_key(|(_, pattern, _)| pattern.literals());
     if let Some((route, _, segments)) = route {
-        if !route.encoded && segments.iter().any(|(_, raw)| target::needs_declaration(raw)) {
-            return Found::Undeclared;
-        }
-        return Found::Route(route);
+        let declared = legal(&segments, |_| route.encoded || provider.encoded);
+        return if declared && !hides(provider, path) { Found::Route(route) } else { Found::Undeclared };
     }
-    if target::needs_declaration(path) {
-        return Found::Undeclared;
-    }
-    let on_path: Vec<&str> = actions
-        .iter()
-        .flat_map(|action| &action.doors)
-        .chain(tunnels.iter().flat_map(|tunnel| &tunnel.doors))
-        .map(AsRef::as_ref)
-        .chain(routes.iter().filter(|route| route.then == Then::Deny).flat_map(|route| &route.doors))
-        .filter(|pattern| pattern.matches(path).is_some())
-        .map(|pattern| pattern.method.as_str())
+    let on_action = actions.iter().flat_map(|action| action.doors.iter().map(move |pattern| (pattern, Some(action))));
+    let on_tunnel = tunnels.iter().flat_map(|tunnel| &tunnel.doors).map(|pattern| (pattern, None));
+    let on_path: Vec<&str> = on_action
+        .chain(on_tunnel)
+        .filter(|(pattern, action)| {
+            let declared = |name: &str| action.is_some_and(|action| action.encoded(name));
+            pattern.matches(path).is_some_and(|segments| legal(&segments, declared))
+        })
+        .map(|(pattern, _)| pattern.method.as_str())
+        .chain(matching(routes, path, Then::Deny))
         .collect();
     if !on_path.is_empty() {
-        let open = routes.iter().filter(|route| route.then == Then::Forward).flat_map(|route| &route.doors);
-        let beside = open.filter(|pattern| pattern.matches(path).is_some()).map(|pattern| pattern.method.as_str());
-        return Found::OtherMethod(on_path.into_iter().chain(beside).collect());
+        return Found::OtherMethod(on_path.into_iter().chain(matching(routes, path, Then::Forward)).collect());
     }
+    if watched(provider).any(|pattern| pattern.nearly(path)) {
+        Found::Variant
+    } else if target::needs_declaration(path) && (!provider.encoded || hides(provider, path)) {
+        Found::Undeclared
+    } else {
+        Found::Unlisted
+    }
+}
+
+/// Whether each of these segments has an encoding only where it is `declared`.
+fn legal(segments: &[(&str, String)], declared: impl Fn(&str) -> bool) -> bool {
+    segments.iter().all(|(name, raw)| !target::needs_declaration(raw) || declared(name))
+}
+
+/// The methods of the routes on `path` that end so.
+fn matching<'r>(routes: &'r [Route], path: &str, then: Then) -> impl Iterator<Item = &'r str> {
+    let doors = routes.iter().filter(move |route| route.then == then).flat_map(|route| {
+        route.doors.iter().filter(|pattern| pattern.matches(path).is_some_and(|segments| legal(&segments, |_| route.encoded)))
+    });
+    doors.map(|pattern| pattern.method.as_str())
+}
+
+/// Every pattern that must not be reached past its verdict.
+fn watched(provider: &Provider) -> impl Iterator<Item = &Pattern> {
+    let Provider { actions, tunnels, routes, .. } = provider;
     let closed = routes.iter().filter(|route| route.then == Then::Deny).flat_map(|route| &route.doors);
     let doors = actions.iter().flat_map(|action| &action.doors).chain(tunnels.iter().flat_map(|tunnel| &tunnel.doors));
-    let mut watched = doors.map(AsRef::as_ref).chain(closed);
-    if watched.any(|pattern| pattern.nearly(path)) { Found::Variant } else { Found::Unlisted }
+    doors.map(AsRef::as_ref).chain(closed)
+}
+
+/// Whether a server that decodes more than its segments would find one of those patterns in `path`, where it does not stand
+/// openly (with another method, which a route declares).
+fn hides(provider: &Provider, path: &str) -> bool {
+    let hidden = || watched(provider).filter(|pattern| pattern.matches(path).is_none());
+    target::needs_declaration(path) && target::some_reading(path, |reading| hidden().any(|pattern| pattern.nearly(reading)))
 }

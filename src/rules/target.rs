@@ -94,6 +94,12 @@ fn leads_inside(target: &[u8], guarded: &[String]) -> bool {
     Readings::default().any(target, &|path| spaces.iter().any(|space| within(path, space)))
 }
 
+/// Whether `found` holds for any path in lower case that a forgiving server, or a row of them, could make of `path`.
+#[must_use]
+pub fn some_reading(path: &str, found: impl Fn(&str) -> bool) -> bool {
+    Readings::default().any(path.as_bytes(), &found)
+}
+
 /// Whether `path` is `space` or lies below it.
 fn within(path: &str, space: &str) -> bool {
     path.strip_prefix(space).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -142,30 +148,39 @@ fn canonical_path(path: &[u8]) -> Result<&str, &'static str> {
     if text.contains("//") { Err("the path holds an empty segment") } else { Ok(text) }
 }
 
-/// What an encoded `byte` hides, unless a route declares its segments encoded.
+/// What an encoded `byte` hides, wherever it stands.
 fn hidden(byte: u8) -> Option<&'static str> {
     match byte {
-        // Legal only where a route says `encoded`; `segment` below reads those.
-        b'/' | b'\\' | b'%' | b'?' | b'#' | b';' => None,
         0..=0x1f | 0x7f => Some("the path holds an encoded control character"),
-        b'-' | b'.' | b'_' | b'~' => Some("the path encodes a character that needs no encoding"),
-        byte if byte.is_ascii_alphanumeric() => Some("the path encodes a character that needs no encoding"),
         _ => None,
     }
 }
 
-/// Whether `segment` holds an encoding that only a declared encoded segment may hold.
+/// Whether `path` holds an encoding that only a declared encoded segment may hold: of what parts a target, or of what needs
+/// none (RFC 3986 §2.3).
 #[must_use]
-pub fn needs_declaration(segment: &str) -> bool {
-    let lower = segment.to_ascii_lowercase();
-    ["%2f", "%5c", "%25", "%3f", "%23", "%3b"].iter().any(|hidden| lower.contains(hidden))
+pub fn needs_declaration(path: &str) -> bool {
+    let mut rest = path.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        let encoded = match rest.get(at + 1..at + 3) {
+            Some([high, low]) => hex(*high).zip(hex(*low)).map(|(high, low)| high * 16 + low),
+            _ => None,
+        };
+        match encoded {
+            Some(b'/' | b'\\' | b'%' | b'?' | b'#' | b';' | b'-' | b'.' | b'_' | b'~') | None => return true,
+            Some(byte) if byte.is_ascii_alphanumeric() => return true,
+            Some(_) => rest = rest.get(at + 3..).unwrap_or_default(),
+        }
+    }
+    false
 }
 
-/// The text of an encoded path segment, decoded once.
+/// The text of an encoded path segment, decoded once; nothing when it would lead a server elsewhere that decodes the path
+/// as a whole.
 #[must_use]
 pub fn segment(raw: &str) -> Option<String> {
     let decoded = percent_decode(raw.as_bytes()).decode_utf8().ok()?.into_owned();
-    let dots = matches!(decoded.as_str(), "." | "..");
+    let dots = decoded.split(['/', '\\']).any(|part| matches!(part, "." | ".."));
     (!dots && !decoded.is_empty() && !decoded.chars().any(char::is_control)).then_some(decoded)
 }
 
@@ -357,7 +372,13 @@ mod tests {
             "%2fevil%2fapi/v1/users.info",
             "\u{f}%2fevil/api/v1/users.info",
         ] {
-            assert!(matches!(reading(target), Reading::Ambiguous(_)), "{target}: {:?}", reading(target));
+            // An encoding that only a declared segment may hold is the router's to refuse.
+            let refused = match reading(target) {
+                Reading::Ambiguous(_) => true,
+                Reading::Inside(canonical) => needs_declaration(canonical.path),
+                Reading::Outside => false,
+            };
+            assert!(refused, "{target}: {:?}", reading(target));
         }
         assert!(matches!(reading(&format!("/api/{}", "a".repeat(LONGEST_TARGET))), Reading::Ambiguous(_)));
     }

@@ -170,8 +170,8 @@ pub(super) fn lookup(text: &str) -> Lookup {
 pub(super) fn step(source: Source) -> Step {
     Step {
         source,
-        when: None,
-        unless: None,
+        when: Vec::new(),
+        unless: Vec::new(),
         absent: Vec::new(),
         rows: None,
         matching: Vec::new(),
@@ -181,7 +181,7 @@ pub(super) fn step(source: Source) -> Step {
 }
 
 pub(super) fn at(name: &str, kind: Kind, pointer: &str, default: Option<Value>) -> Output {
-    Output { name: name.into(), kind, origin: Origin::At(pointer.parse().unwrap()), default, levels: None }
+    Output { name: name.into(), kind, origin: Origin::At(vec![pointer.parse().unwrap()]), default, levels: None }
 }
 
 pub(super) fn present(name: &str, pointer: &str) -> Output {
@@ -222,7 +222,7 @@ pub(super) fn rooms_plan() -> Arc<Plan> {
             ..step(Source::Lookup(lookup("GET /api/v1/subscriptions.getOne?roomId={room}")))
         },
         Step {
-            unless: Some("member".into()),
+            unless: vec!["member".into()],
             absent: vec![400, 403, 404],
             outputs: vec![at("kind", Kind::Text, "/room/t", Some(Value::from("none")))],
             ..step(Source::Lookup(lookup("GET /api/v1/rooms.info?roomId={room}")))
@@ -238,7 +238,7 @@ pub(super) fn rooms_plan() -> Arc<Plan> {
             ..step(Source::Lookup(lookup("GET /v2/rooms/{room}/users?filter={caller.email}&count=100")))
         },
         Step {
-            when: Some("member".into()),
+            when: vec!["member".into()],
             outputs: vec![at("external", Kind::Boolean, "/isExternal", Some(Value::Boolean(true)))],
             ..step(Source::Lookup(lookup("GET /v2/roles/{role}")))
         },
