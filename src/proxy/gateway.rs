@@ -341,6 +341,29 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        exchange: &mut Exchange,
+        reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("Peer: {peer}"));
+        let whole = !session.as_downstream().retry_buffer_truncated();
+        let unanswered = session.response_written().is_none();
+        if matches!(exchange.stage, Stage::Admitted(_)) {
+            // What an action does is read, by whatever method: a kept connection that the upstream was about to close is no
+            // reason to fail it.
+            error.set_retry(whole && unanswered && reused && *error.esource() == ErrorSource::Upstream);
+        } else if whole && session.req_header().method.is_idempotent() {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         let timed_out = matches!(
             error.etype(),

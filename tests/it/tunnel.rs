@@ -1,8 +1,13 @@
 //! The door in a body: a method call is judged by the method that will run, whatever the path says.
 
+use std::net::SocketAddr;
+
 use rolegate::demo::world::workspace::{BOARDROOM, TOWN_SQUARE};
 use rolegate::rules::Then;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::support::gate::{GateBuilder, login};
 use crate::support::{Answer, Gate};
@@ -169,6 +174,58 @@ async fn a_declared_method_needs_a_login_also_where_anybody_may_call() {
     let answer = gate.get("/api/v1/method.call/getRoomRoles", &login("carol")).await;
     assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
     assert!(gate.sample.seen().is_empty());
+}
+
+/// Passes connections on to `sample` one request at a time, but resets each kept one on which a second method call comes in:
+/// the upstream was about to close it.
+async fn fickle(sample: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = tokio::spawn(async move {
+        loop {
+            let (mut outer, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut inner = TcpStream::connect(sample).await.unwrap();
+                let (mut calls, mut received) = (0, vec![0; 64 * 1024]);
+                let mut answered = vec![0; 64 * 1024];
+                loop {
+                    tokio::select! {
+                        read = outer.read(&mut received) => {
+                            let Ok(count @ 1..) = read else { return };
+                            calls += usize::from(received[..count].starts_with(b"POST /api/v1/method.call"));
+                            if calls == 2 {
+                                // Without a farewell, so that the reset reaches whoever writes or reads.
+                                outer.set_zero_linger().unwrap();
+                                return;
+                            }
+                            inner.write_all(&received[..count]).await.unwrap();
+                        }
+                        read = inner.read(&mut answered) => {
+                            let Ok(count @ 1..) = read else { return };
+                            outer.write_all(&answered[..count]).await.unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (address, accepting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_survives_an_upstream_that_resets_a_kept_connection_while_the_call_is_sent() {
+    let builder = GateBuilder::rocketchat().await;
+    let sample = builder.sample.url().trim_start_matches("http://").parse().unwrap();
+    let (address, accepting) = fickle(sample).await;
+    let gate = builder.upstream(|upstream| upstream.url = format!("http://{address}").parse().unwrap()).start();
+    let body = call("getRoomRoles", json!([BOARDROOM]));
+    for _ in 0..5 {
+        let answer = post(&gate, "/api/v1/method.call/getRoomRoles", "carol", "application/json", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let calls = gate.sample.seen().iter().filter(|seen| seen.method == "POST").count();
+    assert_eq!(calls, 5, "none came twice");
+    accepting.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
