@@ -39,7 +39,15 @@ pub(super) async fn fact<A: Ask>(errand: &Errand<'_, A>, fact: &FactPlan, mut sc
         if !step.when.iter().all(holds) || step.unless.iter().any(holds) {
             continue;
         }
-        if let Some(found) = walk.step(step, &scope).await? {
+        let found = match &step.source {
+            Source::Found(name) => {
+                let value = scope.found.value(name).cloned().or_else(|| fact.unset(name));
+                step.read(&value.map_or(Json::Null, json), &scope)?
+            }
+            Source::Nothing => step.read(&Json::Null, &scope)?,
+            Source::Caller(_) | Source::Lookup(_) => walk.step(step, &scope).await?,
+        };
+        if let Some(found) = found {
             for (name, value) in found {
                 scope.found.set(name, value);
             }
@@ -62,6 +70,27 @@ fn holds(value: &Value) -> bool {
     }
 }
 
+/// A value as the document of a step.
+fn json(value: Value) -> Json {
+    match value {
+        Value::Boolean(value) => value.into(),
+        Value::Integer(number) => number.into(),
+        Value::Text(text) => text.into(),
+        Value::Set(texts) => texts.into(),
+    }
+}
+
+impl Step {
+    /// Every output of the step in `document`; nothing when one lacks what it needs.
+    fn read(&self, document: &Json, scope: &Scope<'_>) -> Result<Option<Vec<(String, Value)>>, Failure> {
+        let found = self.outputs.iter().map(|output| {
+            let value = reading::output(output, document, scope)?;
+            Ok(value.map(|value| (output.name.clone(), value)))
+        });
+        found.collect()
+    }
+}
+
 struct Walk<'a, A> {
     errand: &'a Errand<'a, A>,
     questions_left: usize,
@@ -76,18 +105,11 @@ impl<A: Ask> Walk<'_, A> {
         }
         let document = match &step.source {
             Source::Caller(attribute) => Some(Json::from(scope.caller(attribute).to_vec())),
-            Source::Nothing => Some(Json::Null),
             Source::Lookup(lookup) => self.document(step, lookup, scope).await?,
+            Source::Found(_) | Source::Nothing => None,
         };
         let Some(document) = document else { return Ok(None) };
-        let mut found = Vec::with_capacity(step.outputs.len());
-        for output in &step.outputs {
-            match reading::output(output, &document, scope)? {
-                Some(value) => found.push((output.name.clone(), value)),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(found))
+        Ok(step.read(&document, scope)?)
     }
 
     /// The document that the step's outputs are read from: an answer, or the one row that matches.

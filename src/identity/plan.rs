@@ -119,6 +119,8 @@ pub enum Source {
     Lookup(Lookup),
     /// No question: the list of the caller's texts of this name (`id`, `name`, `roles` or an attribute).
     Caller(String),
+    /// No question: what an earlier step found under this name.
+    Found(String),
     /// No document: the step only states what holds under its conditions.
     Nothing,
 }
@@ -206,7 +208,7 @@ impl Step {
     pub fn placeholders(&self) -> impl Iterator<Item = &str> {
         let target = match &self.source {
             Source::Lookup(lookup) => Some(lookup.target.placeholders()),
-            Source::Caller(_) | Source::Nothing => None,
+            Source::Caller(_) | Source::Found(_) | Source::Nothing => None,
         };
         let matching = self.matching.iter().flat_map(|(_, template)| template.placeholders());
         let outputs = self.outputs.iter().flat_map(|output| match &output.origin {

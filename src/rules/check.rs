@@ -267,6 +267,9 @@ impl<'a> Check<'a> {
             }
             (None, Some(from)) => match from.get_ref().strip_prefix("caller.") {
                 Some(attribute) if known.iter().any(|name| name == from.get_ref()) => Source::Caller(attribute.to_owned()),
+                None if earlier.iter().flat_map(|step| &step.outputs).any(|output| output.name == *from.get_ref()) => {
+                    Source::Found(from.get_ref().clone())
+                }
                 _ => {
                     self.hinted(
                         from,

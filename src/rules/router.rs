@@ -150,7 +150,10 @@ impl Pattern {
     /// Whether `path` differs from this pattern only in the case of literals, a trailing slash, or something hung on to
     /// the last segment: an attempt on the guarded path by somebody who knows a more forgiving server.
     fn nearly(&self, path: &str) -> bool {
-        let path = path.strip_suffix('/').unwrap_or(path);
+        self.nearly_exactly(path) || path.strip_suffix('/').is_some_and(|path| self.nearly_exactly(path))
+    }
+
+    fn nearly_exactly(&self, path: &str) -> bool {
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         let last = parts.len().wrapping_sub(1);
         parts.len() == self.segments.len()

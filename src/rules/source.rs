@@ -15,6 +15,9 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("docusign-rooms/provider.toml", include_str!("../../policies/docusign-rooms/provider.toml")),
     ("docusign-rooms/policy.cedar", include_str!("../../policies/docusign-rooms/policy.cedar")),
     ("docusign-rooms/cases.toml", include_str!("../../policies/docusign-rooms/cases.toml")),
+    ("matrix/provider.toml", include_str!("../../policies/matrix/provider.toml")),
+    ("matrix/policy.cedar", include_str!("../../policies/matrix/policy.cedar")),
+    ("matrix/cases.toml", include_str!("../../policies/matrix/cases.toml")),
 ];
 
 /// The largest policy file that is read, in bytes.

@@ -124,10 +124,12 @@ pub fn assert_complete(id: &str, cases: &[Case]) {
 }
 
 #[test]
-fn every_action_has_a_table_of_its_own() {
+fn every_action_of_a_sample_server_has_a_table_of_its_own() {
     let rules = Ruleset::load(&Sources::built_in(), &[]).unwrap();
+    // Matrix's are made of its provider file, in `matrix.rs`.
     let mut ids: Vec<&str> = rules
         .providers()
+        .filter(|rules| rules.provider.name != "matrix")
         .flat_map(|rules| rules.provider.actions.iter())
         .filter(|action| !action.doors.is_empty())
         .map(|action| action.id.as_str())

@@ -6,6 +6,7 @@ mod cases;
 mod closed;
 mod docusign;
 mod docusign_users;
+mod matrix;
 mod methods;
 mod observe;
 mod reasons;

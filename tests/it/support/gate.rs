@@ -57,7 +57,8 @@ impl GateBuilder {
         Self::before("docusign-rooms", Sample::docusign().await.unwrap())
     }
 
-    fn before(provider: &str, sample: Sample) -> Self {
+    /// Before a sample of something as if it were a server of `provider`.
+    pub fn before(provider: &str, sample: Sample) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let flags = Flags { provider: Some(provider.into()), upstream: Some(sample.url().into()), ..Flags::default() };
         let mut config = Config::load(None, &flags).unwrap();
