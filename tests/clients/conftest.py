@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from demo import Demo, program
+from demo import Demo
 from docusign_rooms import ApiClient, RoomsApi
 from record import AuditFile
 from rocketchat_API.rocketchat import RocketChat
@@ -61,7 +61,7 @@ class Rooms:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    running = Demo(program(), tmp_path_factory.mktemp("demo"))
+    running = Demo(tmp_path_factory.mktemp("demo"))
     yield running
     running.stop()
 
