@@ -6,56 +6,11 @@
 // forgives everything.
 'use strict';
 const fs = require('node:fs');
-const path = require('node:path');
-const { createRequire } = require('node:module');
+const { of, same, texts } = require('./rocketchat.cjs');
 
 const [cache, keep] = process.argv.slice(2);
-const load = createRequire(path.resolve(cache, 'package.json'));
-const typings = require(path.resolve(cache, 'typings.cjs'));
-const qs = load('qs');
-const { Hono } = load('hono');
-const { getPath, mergePath } = load('hono/utils/url');
-
-// ---- Rocket.Chat
-
-// The validators that stand inside the server and not in the package, compiled by the package's own validator.
-const inline = (properties, required) => typings.ajvQuery.compile({ type: 'object', properties, required, additionalProperties: false });
-const string = { type: 'string' };
-const rocketchat = {
-  'audit.rooms.members': ['/api/v1/audit/rooms.members', inline({ roomId: { type: 'string', minLength: 1 }, filter: string, count: { type: 'number' }, offset: { type: 'number' }, sort: string }, ['roomId'])],
-  'roles.getUsersInRole': ['/api/v1/roles.getUsersInRole', typings.isRolesGetUsersInRoleProps],
-  'rooms.roles': ['/api/v1/rooms.roles', inline({ rid: string }, ['rid'])],
-  'users.info': ['/api/v1/users.info', typings.isUsersInfoParamsGetProps],
-};
-const app = new Hono();
-const handlers = new Map();
-for (const [action, [route]] of Object.entries(rocketchat)) {
-  const handler = (c) => c.text(action);
-  handlers.set(handler, action);
-  app.get(route, handler);
-}
-
-// As hono's `request` and `fetch` do with the target that Node hands them, one character for each byte.
-const address = (target) => {
-  try {
-    return new URL(/^https?:\/\//.test(target) ? target : `http://localhost${mergePath('/', target)}`).href;
-  } catch {
-    return null;
-  }
-};
-const routed = (url) => {
-  const [found] = app.router.match('GET', getPath({ url }));
-  return found.length ? handlers.get(found[0][0][0] ?? found[0][0]) : undefined;
-};
-// The text between the first and the second question mark, as current servers and as those before 8 read it.
-const parsed = (url) => {
-  const text = url.split('?')[1] || '';
-  try {
-    return [qs.parse(text, { arrayLimit: 500, throwOnLimitExceeded: true }), qs.parse(text)];
-  } catch {
-    return [null, null];
-  }
-};
+const rocketchat = of(cache);
+const { address, routed, parsed } = rocketchat;
 
 // ---- DocuSign: no parser of its vendor is public. ASP.NET's rules: names and literals in any case, segments decoded once.
 
@@ -96,7 +51,7 @@ const forgiving = ({ provider, target: received }) => {
         else if (bare !== '' && bare !== '.') kept.push(bare);
       }
       const found = ([route]) => route.toLowerCase() === `/${kept.join('/')}`;
-      if (provider === 'rocketchat' ? Object.values(rocketchat).some(found) : room(kept)) return true;
+      if (provider === 'rocketchat' ? Object.values(rocketchat.routes).some(found) : room(kept)) return true;
     }
     text = decoded(text);
   }
@@ -105,48 +60,20 @@ const forgiving = ({ provider, target: received }) => {
 
 // ---- The comparison
 
-const entries = (record) => Object.entries(record ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
-const same = (a, b) => JSON.stringify(entries(a)) === JSON.stringify(entries(b));
-const texts = (record) => Object.fromEntries(entries(record).map(([name, value]) => [name, String(value)]));
-// An empty value of a nullable parameter is none, and of JSON only the meaning counts.
-const meaning = (record) =>
-  Object.fromEntries(entries(record).filter(([, value]) => value !== null && value !== '').map(([name, value]) => {
-    if (name === 'fields' || name === 'sort') {
-      try {
-        return [name, JSON.stringify(JSON.parse(value))];
-      } catch {
-        // compared as it stands
-      }
-    }
-    return [name, value];
-  }));
-
-const forwarded = ({ provider, target }, { action, params, sends }) => {
+const forwarded = ({ provider, target }, verdict) => {
+  if (provider === 'rocketchat') return rocketchat.forwarded(target, verdict);
+  const { params, sends } = verdict;
   const url = address(sends);
   if (url === null) return 'what is sent is no address to Node';
   if (url !== `http://localhost${sends}`) return `what is sent is rewritten by the URL parser: ${url}`;
   const [query, older] = parsed(url);
   if (query === null) return 'what is sent is refused by the query parser';
   if (!same(query, older)) return 'what is sent reads otherwise to an older server';
-  if (provider === 'docusign-rooms') {
-    const segments = docusign(url);
-    if (!segments) return 'what is sent is not the route';
-    const values = { ...segments, ...query };
-    if (!same(values, texts(params))) return `what is sent has other values: ${JSON.stringify(values)}`;
-    return docusignAccepts(values) ? null : 'what is sent has values out of their bounds';
-  }
-  if (routed(url) !== action) return `what is sent reaches ${routed(url)}`;
-  if (!same(query, texts(params))) return `what is sent has other values: ${JSON.stringify(query)}`;
-  const [, accepts] = rocketchat[action];
-  if (!accepts(query)) return `what is sent is refused by the validator: ${accepts.errors?.map((error) => error.message)}`;
-  if (!same(query, params)) return `what is sent is coerced to other values: ${JSON.stringify(query)}`;
-  // The same target as it was received, where the server would have accepted it.
-  const received = address(target);
-  const [asked] = received === null ? [null] : parsed(received);
-  if (asked !== null && routed(received) === action && accepts(asked) && !same(meaning(asked), meaning(params))) {
-    return `as received it means ${JSON.stringify(asked)}`;
-  }
-  return null;
+  const segments = docusign(url);
+  if (!segments) return 'what is sent is not the route';
+  const values = { ...segments, ...query };
+  if (!same(values, texts(params))) return `what is sent has other values: ${JSON.stringify(values)}`;
+  return docusignAccepts(values) ? null : 'what is sent has values out of their bounds';
 };
 
 const guardedInNode = ({ provider, target }) => {
@@ -182,16 +109,7 @@ const judge = (line) => {
   if (kept !== undefined) fs.writeSync(kept, `${line}\n`);
 };
 
-// The router and the parser are used as parts; here they are compared with the whole application once.
-const check = async () => {
-  for (const target of ['/api/v1/users.info', '/api/v1/users%2einfo?x', '/api/v1/x/../rooms.roles', '/api/v1\\users.info', '/api/v1/Users.info', '/api/v1/users.info/', '/x', '/api/v1/users.info#a?b']) {
-    const answer = await app.request(target);
-    const whole = answer.status === 200 ? await answer.text() : undefined;
-    if (whole !== routed(address(target))) throw new Error(`the oracle is out of order: ${target} is ${whole} to hono, ${routed(address(target))} here`);
-  }
-};
-
-check().then(() => {
+rocketchat.check().then(() => {
   const chunk = Buffer.alloc(1 << 20);
   let rest = Buffer.alloc(0);
   for (;;) {
