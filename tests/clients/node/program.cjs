@@ -9,7 +9,6 @@ const { execFileSync, spawn } = require('node:child_process');
 
 const READY_WITHIN = 60_000;
 const ENDS_WITHIN = 30_000;
-const TEMPLATES = path.join(__dirname, '..', 'gates');
 
 const folder = () => fs.mkdtempSync(path.join(os.tmpdir(), 'rolegate-clients-'));
 
@@ -61,21 +60,19 @@ exports.demo = async () => {
   return { rocketchat: found.ready.rocketchat, audit: path.resolve(cwd, found.audit), stop };
 };
 
-// `rolegate run` with the configuration `gates/<name>.toml` before this upstream.
-exports.gate = async (name, upstream) => {
+// `rolegate run` with this configuration; `policies`, by their paths, replace files of the built-in ones or stand beside them.
+exports.gate = async (configuration, policies = {}) => {
   const cwd = folder();
-  const template = fs.readFileSync(path.join(TEMPLATES, `${name}.toml`), 'utf8');
-  if (template.includes('directory = "policies"')) {
-    execFileSync(process.env.ROLEGATE_BIN, ['init', '.'], { cwd, stdio: 'ignore' });
-    for (const file of ['profiles.cedar', 'cases.toml']) fs.copyFileSync(path.join(TEMPLATES, file), path.join(cwd, 'policies/rocketchat', file));
-  }
-  fs.writeFileSync(path.join(cwd, 'rolegate.toml'), template.replaceAll('{upstream}', upstream));
+  execFileSync(process.env.ROLEGATE_BIN, ['init', '.'], { cwd, stdio: 'ignore' });
+  for (const [name, text] of Object.entries(policies)) fs.writeFileSync(path.join(cwd, 'policies', name), text);
+  fs.writeFileSync(path.join(cwd, 'rolegate.toml'), configuration);
   const { found, stop } = await run(['run', '--config', 'rolegate.toml'], cwd, 'stderr', (line) => line.listening);
   return { port: Number(found.split(':').at(-1)), audit: path.join(cwd, 'audit/audit.jsonl'), stop };
 };
 
 const listen = (server, host) => new Promise((resolve, reject) => server.once('error', reject).listen(0, host, () => resolve(server.address().port)));
 
+// A server at a free port of this host; `answer` is given the request, its body and the response.
 const serve = async (host, answer) => {
   const server = http.createServer((request, response) => {
     const chunks = [];
@@ -88,6 +85,8 @@ const serve = async (host, answer) => {
   };
   return { port, stop };
 };
+
+exports.serve = serve;
 
 // A server that logs anybody in and answers everything else with 500.
 exports.failingServer = () =>

@@ -39,6 +39,7 @@ const decisionsAfter = async (file, count) => {
 // The gates by a story's `server`, and their providers, which the gate tells by the name of its host: a relay in front of
 // each, and the gate's audit file.
 const HOSTS = { rocketchat: '127.0.0.1', docusign: 'localhost' };
+const template = (file) => fs.readFileSync(path.join(here, 'gates', file), 'utf8');
 const gates = {};
 const running = [];
 before(async () => {
@@ -48,8 +49,10 @@ before(async () => {
     return started;
   };
   const sample = await start(programs.demo());
-  const failing = await start(programs.gate('failing', `http://127.0.0.1:${(await start(programs.failingServer())).port}`));
-  const strict = await start(programs.gate('strict', sample.rocketchat.sample));
+  const server = await start(programs.failingServer());
+  const failing = await start(programs.gate(template('failing.toml').replaceAll('{upstream}', `http://127.0.0.1:${server.port}`)));
+  const own = { 'rocketchat/profiles.cedar': template('profiles.cedar'), 'rocketchat/cases.toml': template('cases.toml') };
+  const strict = await start(programs.gate(template('strict.toml').replaceAll('{upstream}', sample.rocketchat.sample), own));
   const ports = { sample: new URL(sample.rocketchat.gate).port, failing: failing.port, strict: strict.port };
   const audits = { sample, failing, strict };
   for (const [server, port] of Object.entries(ports)) {
