@@ -58,11 +58,19 @@ before(async () => {
   await rocketchat.check();
   const server = await upstream();
   running.unshift(server);
-  const address = 'address = "127.0.0.1:0"';
-  const started = await gate(
-    `[listen]\n${address}\n[admin]\n${address}\n[policies]\ndirectory = "policies"\n[[upstream]]\nprovider = "rocketchat"\nurl = "http://127.0.0.1:${server.port}"\n`,
-    { 'rocketchat/policy.cedar': '@id("all")\npermit (principal, action, resource);\n', 'rocketchat/cases.toml': '' },
-  );
+  const configuration = `
+[listen]
+address = "127.0.0.1:0"
+[admin]
+address = "127.0.0.1:0"
+[policies]
+directory = "policies"
+[[upstream]]
+provider = "rocketchat"
+url = "http://127.0.0.1:${server.port}"
+`;
+  const permitAll = '@id("all")\npermit (principal, action, resource);\n';
+  const started = await gate(configuration, { 'rocketchat/policy.cedar': permitAll, 'rocketchat/cases.toml': '' });
   running.unshift(started);
 
   const agent = new http.Agent({ keepAlive: true, maxSockets: AT_ONCE });
@@ -95,7 +103,16 @@ const written = ({ about, shapes, reasons, rows }) => {
   const lines = (list) => list.map((entry) => `\n    ${entry}`).join(',');
   const json = (list) => lines(list.map((entry) => JSON.stringify(entry)));
   const named = Object.entries(reasons).map(([name, reason]) => `${JSON.stringify(name)}: ${JSON.stringify(reason)}`);
-  return `{\n  "about": ${JSON.stringify(about)},\n  "shapes": [${json(shapes)}\n  ],\n  "reasons": {${lines(named)}\n  },\n  "rows": [${json(rows)}\n  ]\n}\n`;
+  return `{
+  "about": ${JSON.stringify(about)},
+  "shapes": [${json(shapes)}
+  ],
+  "reasons": {${lines(named)}
+  },
+  "rows": [${json(rows)}
+  ]
+}
+`;
 };
 
 it('the verdicts in the table are those of the validators and of rolegate', () => {

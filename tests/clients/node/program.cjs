@@ -24,7 +24,7 @@ const run = async (args, cwd, announces, ready) => {
   let said = '';
   const told = (what) => new Error(`rolegate ${args[0]} ${what}; it said:\n${said.slice(-4000)}`);
   const announced = new Promise((resolve, reject) => {
-    const late = setTimeout(() => reject(told(`was not ready within ${READY_WITHIN / 1000} s`)), READY_WITHIN);
+    const late = setTimeout(() => reject(told(`was not ready within ${READY_WITHIN / 1000} s`)), READY_WITHIN).unref();
     ended.then((code) => reject(told(`ended with ${code} before it was ready`)), reject);
     for (const name of ['stdout', 'stderr']) {
       readline.createInterface({ input: child[name] }).on('line', (line) => {
@@ -49,6 +49,7 @@ const run = async (args, cwd, announces, ready) => {
     return { found: await announced, stop };
   } catch (error) {
     child.kill('SIGKILL');
+    fs.rmSync(cwd, { recursive: true, force: true });
     throw error;
   }
 };
@@ -103,13 +104,14 @@ exports.failingServer = () =>
 exports.relay = async (name, gate) => {
   const answers = [];
   const server = await serve(name, (request, asked, response) => {
-    const onwards = http.request({ host: '127.0.0.1', port: gate, method: request.method, path: request.url, headers: request.headers, agent: false }, (told) => {
+    const { method, url, headers } = request;
+    const onwards = http.request({ host: '127.0.0.1', port: gate, method, path: url, headers, agent: false }, (told) => {
       const chunks = [];
       told.on('data', (chunk) => chunks.push(chunk)).on('end', () => {
         const body = Buffer.concat(chunks);
         answers.push({ status: told.statusCode, headers: told.headers, body: body.toString() });
-        const { 'transfer-encoding': _, connection: __, ...headers } = told.headers;
-        response.writeHead(told.statusCode, told.statusMessage, { ...headers, 'content-length': body.length }).end(body);
+        const { 'transfer-encoding': _, connection: __, ...kept } = told.headers;
+        response.writeHead(told.statusCode, told.statusMessage, { ...kept, 'content-length': body.length }).end(body);
       });
     });
     onwards.on('error', (error) => response.destroy(error)).end(asked);
