@@ -9,7 +9,7 @@ use super::trail::{Trail, undeclared};
 use super::tunnel::Call;
 use super::verdict::Denial;
 
-use crate::model::{Credential, Reason, Record, Resource};
+use crate::model::{Credential, Kind, Reason, Record, Resource};
 use crate::rules::Action;
 use crate::rules::param::{FaultKind, ParamFault, Place};
 use crate::rules::provider::ResourceId;
@@ -62,7 +62,9 @@ impl MatchedRequest {
                 return Err(unread(&ParamFault { param: "query".into(), kind: FaultKind::Unknown }, trail));
             }
             Err(QueryFault::Broken(name)) => {
-                return Err(unread(&ParamFault { param: name, kind: FaultKind::Malformed }, trail));
+                let is_number = action.param(&name).is_some_and(|param| param.kind() == Kind::Integer);
+                let kind = if is_number { FaultKind::NotANumber } else { FaultKind::Malformed };
+                return Err(unread(&ParamFault { param: name, kind }, trail));
             }
         };
         let names: Vec<&str> = given.iter().map(|given| given.name.as_str()).collect();
@@ -72,8 +74,7 @@ impl MatchedRequest {
         };
         // A segment that was encoded may turn out to be a word of another door, which the server would go through.
         if segments.iter().any(|(_, raw)| raw.contains('%')) {
-            let sent = door.path(|name| target::encode(&params.value(name).map(ToString::to_string).unwrap_or_default()));
-            match router::find(&trail.site.rules.provider, &method, &sent) {
+            match router::find(&trail.site.rules.provider, &method, &path(&door, &params)) {
                 Found::Action { pattern, .. } if *pattern == door => {}
                 _ => return Err(trail.deny(Reason::TargetAmbiguous, "the path is another action's once it is decoded")),
             }
@@ -103,6 +104,11 @@ impl ValidatedRequest {
         trail.resource = resource;
         Self { trail, action, door, method, params, credential, call }
     }
+}
+
+/// The path of `door` with the values of its segments, each in its one spelling.
+pub(super) fn path(door: &Pattern, params: &Record) -> String {
+    door.path(|name| target::encode(&params.value(name).map(ToString::to_string).unwrap_or_default()))
 }
 
 /// `params` with those that the fields of the body give.
@@ -206,6 +212,10 @@ fn read(action: &Action, segments: &[(String, String)], given: &[Pair]) -> Resul
         if let Some(text) = text
             && let Some(value) = param.read(&text)?
         {
+            // Where nothing may be encoded, what is sent is what was received.
+            if param.place == (Place::Path { encoded: false }) && target::encode(&text) != text {
+                return fault(&param.name, FaultKind::Malformed);
+            }
             params.set(&param.name, value);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::params::path;
 use super::subject::IdentifiedRequest;
 use super::trail::{DecisionFields, Trail};
 use super::tunnel::Call;
@@ -138,8 +139,7 @@ impl IdentifiedRequest {
             let (policies, obligations) = (answer.determining, answer.obligations);
             return Ok(Permit { trail, method, target, content: Some(content), credential, policies, obligations });
         }
-        let value = |name: &str| params.value(name).map(ToString::to_string).unwrap_or_default();
-        let mut sent = format!("{}{}", trail.site.upstream.path_prefix, door.path(|name| target::encode(&value(name))));
+        let mut sent = format!("{}{}", trail.site.upstream.path_prefix, path(&door, &params));
         let mut separator = '?';
         for param in action.params.iter().filter(|param| param.place == Place::Query) {
             if let Some(value) = params.value(&param.name) {

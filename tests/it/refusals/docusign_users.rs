@@ -92,8 +92,12 @@ fn cases(prefix: &str) -> Vec<Case> {
         add(Fault::Repeated, format!("{name}=1&{name}=1"), Reason::ParamRepeated, twice);
         add(Fault::Bracketed, format!("{name}[]=1"), Reason::ParamUnknown, unknown(&format!("{name}[]")));
         add(Fault::Dotted, format!("{name}.x=1"), Reason::ParamUnknown, unknown(&format!("{name}.x")));
-        add(Fault::BrokenPercent, format!("{name}=%zz"), Reason::ParamInvalid, malformed(name));
-        add(Fault::NotUtf8, format!("{name}=%ff"), Reason::ParamInvalid, malformed(name));
+        let broken = match name {
+            "count" | "startPosition" => invalid(&format!("The parameter {name} must be a whole number.")),
+            _ => malformed(name),
+        };
+        add(Fault::BrokenPercent, format!("{name}=%zz"), Reason::ParamInvalid, broken.clone());
+        add(Fault::NotUtf8, format!("{name}=%ff"), Reason::ParamInvalid, broken);
     }
     cases
 }

@@ -123,9 +123,12 @@ fn cases(action: &Action) -> Vec<Case> {
                 for (fault, value, message) in faults(param) {
                     case(fault, at(format!("{name}={value}")), Reason::ParamInvalid, &message);
                 }
-                let malformed = format!("Parameter {name} holds characters that are not allowed");
-                case(Fault::BrokenPercent, at(format!("{name}=%zz")), Reason::ParamInvalid, &malformed);
-                case(Fault::NotUtf8, at(format!("{name}=%ff")), Reason::ParamInvalid, &malformed);
+                let broken = match param.form {
+                    Form::Integer { .. } => format!("Query parameter {name} must be an integer"),
+                    _ => format!("Parameter {name} holds characters that are not allowed"),
+                };
+                case(Fault::BrokenPercent, at(format!("{name}=%zz")), Reason::ParamInvalid, &broken);
+                case(Fault::NotUtf8, at(format!("{name}=%ff")), Reason::ParamInvalid, &broken);
                 let shouted = name.to_uppercase();
                 case(
                     Fault::OtherCase,
