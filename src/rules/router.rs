@@ -163,7 +163,7 @@ impl Pattern {
                     let part = part.to_ascii_lowercase();
                     let text = text.to_ascii_lowercase();
                     let continued = || part.strip_prefix(&text).is_some_and(|rest| rest.starts_with(['.', ';', '%']));
-                    part == text || (index == last && continued())
+                    part == text || (index == last && !text.is_empty() && continued())
                 }
             })
     }

@@ -3,6 +3,7 @@
 mod bounds;
 mod drops;
 mod failures;
+mod matrix;
 mod questions;
 
 use std::path::Path;

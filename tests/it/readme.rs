@@ -138,7 +138,7 @@ fn the_proxy_starts_with_the_flags_and_with_the_file_that_are_printed() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(Program::new(&["init", "gate"]).within(folder.path()).run().code, 0);
     let started: Vec<_> = commands().into_iter().filter(|(command, _)| command.starts_with("rolegate run ")).collect();
-    assert_eq!(started.len(), 2);
+    assert_eq!(started.len(), 3);
     for (command, _) in started {
         let mut args: Vec<&str> = command.strip_prefix("rolegate ").unwrap().split(' ').collect();
         // The printed command takes the well-known ports, which another program on this machine may have.

@@ -229,3 +229,45 @@ async fn a_browser_may_read_a_refusal() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     assert_eq!(answer.text(), r#"{"errcode":"M_MISSING_TOKEN","error":"Missing access token"}"#);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_with_a_slash_pass_where_nothing_is_judged_and_hide_nothing_that_is() {
+    let gate = gate().await;
+    let mut connection = gate.connect().await;
+    for (method, open) in [
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/event/%24abc%2Fdef%3Aexample.org"),
+        ("PUT", "/_matrix/client/v3/rooms/!r:example.org/redact/%24abc%2Bd%2Ff/t1"),
+        ("GET", "/_matrix/client/v3/directory/room/%23a%2Fb%3Aexample.org"),
+        ("PUT", "/_matrix/client/v3/rooms/!r:example.org/state/m.space.child/%21s%2Ft%3Aexample.org"),
+        ("PUT", "/_matrix/client/v3/profile/@b%2Fob:example.org/displayname"),
+        ("GET", "/_matrix/client/v3/pushrules/global/content/50%25%20off%2E"),
+        ("OPTIONS", "/_matrix/client/v3/profile/@b%2Fob:example.org"),
+    ] {
+        let mut headers = vec![("Origin", "https://client.example".to_owned())];
+        headers.push(("Access-Control-Request-Method", "GET".to_owned()));
+        let answer = connection.request(method, open, &headers, b"").await;
+        assert_eq!(answer.header("x-request-id"), None, "{method} {open}: {}", answer.text());
+    }
+    let passed = gate.sample.seen();
+    assert_eq!(passed.len(), 7, "{passed:?}");
+    assert!(passed[0].target.ends_with("/event/%24abc%2Fdef%3Aexample.org"), "as received: {passed:?}");
+    for (method, hidden) in [
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/x%2F..%2Fmembers"),
+        ("GET", "/_matrix/client/v3/rooms%2F!r:example.org%2Fmembers"),
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/%6Dembers"),
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/event/..%2Fjoined_members"),
+        ("GET", "/_matrix/client/v3/%72ooms/!r:example.org/members"),
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/members%2F"),
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/MEMBERS"),
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/members/"),
+        ("GET", "/_matrix/client/v3/rooms/!r:example.org/state/m.room%2Emember/@bob:example.org"),
+        ("GET", "/_matrix/client/v3/x%2F..%2F..%2F..%2F..%2F_synapse%2Fadmin%2Fv2%2Fusers"),
+        ("PUT", "/_matrix/client/v3/rooms/!r:example.org/state/m.room.topic/..%2F..%2Fmembers"),
+        ("GET", "/_synapse/admin/v2/users/"),
+    ] {
+        let answer = connection.request(method, hidden, &token(), b"").await;
+        assert_eq!((answer.status, answer.text()), (400, target_invalid()), "{method} {hidden}");
+        assert_denied(&gate, Reason::TargetAmbiguous);
+    }
+    assert_eq!(gate.sample.seen().len(), 7, "nothing hidden arrived");
+}
