@@ -29,13 +29,19 @@ class AuditFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read: list[dict] = []
+        self._position = 0
         self.before = len(self._of_kind("decision"))
         self.expected = 0
 
     def entries(self) -> list[dict]:
-        """Every complete line; the one that is being written has no newline yet."""
-        *lines, _unfinished = self.path.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines]
+        """Every complete line; the one that is being written has no newline yet. What was read once is not read again."""
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            *lines, unfinished = file.read().split(b"\n")
+            self._position = file.tell() - len(unfinished)
+        self._read += [json.loads(line) for line in lines]
+        return self._read
 
     def decisions(self) -> list[dict]:
         """The decisions since the stories began, in their order."""

@@ -1,0 +1,30 @@
+"""Runs `rolegate run` before a homeserver and asks through it."""
+
+from pathlib import Path
+
+from program import Program
+from record import AuditFile
+from town import Person
+from wire import Answer, ask
+
+
+class Gate:
+    """A running rolegate; `stop` ends it and is an error when it does not end well."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        arguments = ["run", *options, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self._running = Program(arguments, folder, "stderr", lambda line: line if "listening" in line else None)
+        self.url = f"http://{self._running.ready['listening']}"
+        self.admin = f"http://{self._running.ready['admin']}"
+        self.audit = AuditFile(folder / "audit" / "audit.jsonl")
+
+    def ask(self, method: str, target: str, person: Person | None = None, **more) -> Answer:
+        return ask(self.url, method, target, token=person.token if person else None, **more)
+
+    def forget(self, person: Person) -> None:
+        """Drops what is known of somebody, as an operator does it."""
+        answer = ask(self.admin, "POST", "/facts/invalidate", body={"subject": person.id})
+        assert answer.status == 200, answer
+
+    def stop(self) -> None:
+        self._running.stop()
