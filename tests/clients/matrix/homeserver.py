@@ -59,9 +59,8 @@ class Homeserver:
     def seen_so_far(self, request_id: str) -> list[str]:
         lines = self._log.read_text(errors="replace").splitlines()
         # `… "GET /path HTTP/1.1" "user agent" …`, written when the answer is out.
-        return [
-            " ".join(line.split('"')[1].split(" ")[:2]) for line in lines if request_id in line and "Processed request" in line
-        ]
+        lines = [line for line in lines if request_id in line and "Processed request" in line]
+        return [" ".join(line.split('"')[1].split(" ")[:2]) for line in lines]
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_WITHIN
@@ -96,11 +95,12 @@ def _secrets(folder: Path) -> dict[str, str]:
 
 def write_config(folder: Path, port: int) -> Path:
     """Everything that Synapse needs, with places in this folder; JSON, which is YAML too."""
+    log = str(folder / "homeserver.log")
     logging = {
         "version": 1,
         # The request's id stands in `request`: rolegate's own, for what came through it.
         "formatters": {"lines": {"format": "%(asctime)s %(levelname)s %(request)s %(name)s %(message)s"}},
-        "handlers": {"file": {"class": "logging.FileHandler", "formatter": "lines", "filename": str(folder / "homeserver.log")}},
+        "handlers": {"file": {"class": "logging.FileHandler", "formatter": "lines", "filename": log}},
         "loggers": {"synapse.access.http": {"level": "INFO"}},
         "root": {"level": "WARNING", "handlers": ["file"]},
         "disable_existing_loggers": False,

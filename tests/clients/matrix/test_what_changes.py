@@ -122,9 +122,10 @@ def test_only_moderators_list_members_where_an_operator_says_so(town, moderators
             assert b"@carol:localhost" in seen.body
         for name in ("carol", "mallory", "alice"):
             is_refusal(moderators.ask("GET", target, town[name]), 403, DENIED)
-            # Synapse itself would have told carol.
+    # Synapse itself would have told her.
     assert town.ask("GET", target, town["carol"]).status == 200
-    roles = {record["subject"]["id"]: record["context"]["power"]["roles"] for record in moderators.audit.decisions()[-12:] if "power" in record["context"]}
+    decided = [record for record in moderators.audit.decisions() if record["resource"]["id"] == room]
+    roles = {record["subject"]["id"]: record["context"]["power"]["roles"] for record in decided}
     assert sorted(roles["@trent:localhost"]) == ["admin", "member", "moderator"]
     assert sorted(roles["@bob:localhost"]) == ["member", "moderator"]
     assert sorted(roles["@carol:localhost"]) == ["member"]
@@ -136,6 +137,38 @@ def test_an_additional_creator_counts_in_version_12_only(town, moderators):
         town.join(room, "erin")
     assert moderators.ask("GET", f"{CLIENT}/rooms/{segment(new)}/joined_members", town["erin"]).status == 200
     is_refusal(moderators.ask("GET", f"{CLIENT}/rooms/{segment(old)}/joined_members", town["erin"]), 403, DENIED)
+
+
+@pytest.mark.parametrize("version", ["1", "5", "9", "10", "11", "12"])
+def test_who_made_a_room_of_whatever_version_is_its_admin(town, moderators, version):
+    room = town.make_room(version)
+    for name in ("bob", "carol"):
+        town.join(room, name)
+    target = f"{CLIENT}/rooms/{segment(room)}/joined_members"
+    answers = {name: moderators.ask("GET", target, town[name]).status for name in ("trent", "bob", "carol")}
+    assert answers == {"trent": 200, "bob": 200, "carol": 403}
+    decided = {record["subject"]["id"]: record for record in moderators.audit.decisions() if record["resource"]["id"] == room}
+    assert "admin" in decided["@trent:localhost"]["context"]["power"]["roles"]
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+def test_everybody_moderates_a_room_whose_default_level_says_so(town, moderators, version):
+    room = town.make_room(version, default=50)
+    town.join(room, "carol")
+    target = f"{CLIENT}/rooms/{segment(room)}/joined_members"
+    assert moderators.ask("GET", target, town["carol"]).status == 200
+    is_refusal(moderators.ask("GET", target, town["mallory"]), 403, DENIED)
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+def test_a_name_that_must_be_encoded_holds_its_role_like_any_other(town, moderators, version):
+    creators = ("o/neil",) if version == "12" else ()
+    room = town.make_room(version, moderators=() if creators else ("o/neil",), creators=creators)
+    town.join(room, "o/neil")
+    target = f"{CLIENT}/rooms/{segment(room)}/joined_members"
+    seen = moderators.ask("GET", target, town["o/neil"])
+    assert seen.status == 200, seen
+    assert "@o/neil:localhost" in seen.json()["joined"]
 
 
 def test_a_creator_who_left_has_no_role_any_more(town, moderators):
@@ -173,7 +206,9 @@ def test_an_operator_need_not_wait_for_a_fact_to_age(town, lasting):
 
 
 def test_a_login_that_ended_opens_no_door(town, gate, guarded):
-    login = gate.ask("POST", f"{CLIENT}/login", body={"type": "m.login.password", "identifier": {"type": "m.id.user", "user": "carol"}, "password": town["carol"].password})
+    carol = {"type": "m.id.user", "user": "carol"}
+    wanted = {"type": "m.login.password", "identifier": carol, "password": town["carol"].password}
+    login = gate.ask("POST", f"{CLIENT}/login", body=wanted)
     token = [("Authorization", f"Bearer {login.json()['access_token']}")]
     target = f"{CLIENT}/rooms/{segment(town.rooms['private 12'])}/joined_members"
     with guarded("rooms.joined_members", "permit", subject="@carol:localhost"):

@@ -17,7 +17,8 @@ ADMIN_DOORS = {
     "admin.user.memberships": f"{ADMIN}/v1/users/@carol:localhost/memberships",
     "admin.whois": f"{ADMIN}/v1/whois/@carol:localhost",
 }
-# Seen at once from two places, a session tells when it was last seen.
+JSON = [("Content-Type", "application/json")]
+# These tell when somebody was last seen, which moves.
 MOVES = {"admin.whois", "admin.user", "admin.users"}
 
 
@@ -64,14 +65,20 @@ def test_both_versions_of_the_list_of_users_are_guarded(town, gate, guarded):
             is_refusal(gate.ask("GET", target, town["mallory"]), 403, DENIED)
 
 
-@pytest.mark.parametrize("target", [f"{ADMIN}/v2/users/", f"{ADMIN}/v2//users", f"{ADMIN}/v2/Users", f"{ADMIN}/v2/%75sers", "/_synapse/%61dmin/v2/users"])
+@pytest.mark.parametrize(
+    "target",
+    [f"{ADMIN}/v2/users/", f"{ADMIN}/v2//users", f"{ADMIN}/v2/Users", f"{ADMIN}/v2/%75sers", "/_synapse/%61dmin/v2/users"],
+)
 def test_no_spelling_shows_the_list_of_users_to_somebody_else(town, gate, target):
     refused = gate.ask("GET", target, town["mallory"])
     assert refused.status >= 400, refused
     assert b"@alice" not in refused.body
 
 
-@pytest.mark.parametrize("prefix", ["/_synapse/admin/v1/whois", *(f"/_matrix/client/{prefix}/admin/whois" for prefix in ("api/v1", "r0", "v3", "unstable"))])
+@pytest.mark.parametrize(
+    "prefix",
+    [f"{ADMIN}/v1/whois", *(f"/_matrix/client/{prefix}/admin/whois" for prefix in ("api/v1", "r0", "v3", "unstable"))],
+)
 def test_one_sees_ones_own_sessions_and_only_the_admin_those_of_others(town, gate, guarded, prefix):
     with guarded("admin.whois", "permit", subject="@carol:localhost"):
         assert gate.ask("GET", f"{prefix}/@carol:localhost", town["carol"]).json()["user_id"] == "@carol:localhost"
@@ -133,7 +140,7 @@ def test_the_directory_is_searched_by_every_login(town, gate, guarded, prefix):
     ],
 )
 def test_a_search_that_could_be_read_in_two_ways_is_not_made(town, gate, body):
-    refused = gate.ask("POST", f"{CLIENT}/user_directory/search", town["carol"], body=body, headers=[("Content-Type", "application/json")])
+    refused = gate.ask("POST", f"{CLIENT}/user_directory/search", town["carol"], body=body, headers=JSON)
     assert refused.status == 400, refused
     assert refused.json()["errcode"] in ("M_INVALID_PARAM", "M_MISSING_PARAM", "M_NOT_JSON", "M_BAD_JSON")
     assert b"@bob" not in refused.body
@@ -142,7 +149,7 @@ def test_a_search_that_could_be_read_in_two_ways_is_not_made(town, gate, body):
 def test_a_search_is_sent_on_as_it_was_judged(town, gate, guarded):
     body = b'{ "limit":5,\n "search_term": "\\u0062o" }'
     with guarded("user_directory.search", "permit") as calls:
-        found = gate.ask("POST", f"{CLIENT}/user_directory/search", town["carol"], body=body, headers=[("Content-Type", "application/json")])
+        found = gate.ask("POST", f"{CLIENT}/user_directory/search", town["carol"], body=body, headers=JSON)
     assert [user["user_id"] for user in found.json()["results"]] == ["@bob:localhost"]
     assert calls.record["context"]["params"] == {"limit": 5, "search_term": "bo"}
 

@@ -37,7 +37,8 @@ def test_a_record_names_who_asked_for_which_room_and_why_they_might(town, gate, 
 
 
 def test_rolegate_itself_finds_the_file_whole(gate):
-    verified = subprocess.run([program(), "audit", "verify", str(gate.audit.path)], capture_output=True, text=True, timeout=60)
+    command = [program(), "audit", "verify", str(gate.audit.path)]
+    verified = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 

@@ -26,8 +26,8 @@ class Person:
 
 # In every room: trent made it, bob moderates it, carol is in it; dave was kicked and leo left; ivan is invited and bart
 # is banned. Erin is an additional creator where room versions know that. Alice is the server's admin and in no room,
-# mallory is an outsider everywhere.
-PEOPLE = ("alice", "bart", "bob", "carol", "dave", "erin", "ivan", "leo", "mallory", "trent")
+# mallory is an outsider everywhere; o/neil only has a name that must be encoded in a path.
+PEOPLE = ("alice", "bart", "bob", "carol", "dave", "erin", "ivan", "leo", "mallory", "o/neil", "trent")
 # Version 11 names its creator in the power levels; in version 12 creators stand above them and are not in them.
 VERSIONS = ("11", "12")
 KINDS = ("private", "public", "world")
@@ -61,18 +61,20 @@ class Town:
         assert answer.status == 200, (person.name, method, path, answer)
         return answer.json()
 
-    def make_room(self, version: str, kind: str = "private", moderators=("bob",), creators=(), topic: str = "") -> str:
-        """Trent makes a room; in version 12 with these additional creators."""
-        world_readable = {"type": "m.room.history_visibility", "state_key": "", "content": {"history_visibility": "world_readable"}}
+    def make_room(self, version: str, kind: str = "private", moderators=("bob",), creators=(), default: int = 0) -> str:
+        """Trent makes a room; in version 12 with these additional creators. Who is no moderator has the default level."""
+        content = {"history_visibility": "world_readable"}
+        world_readable = {"type": "m.room.history_visibility", "state_key": "", "content": content}
         levels = {self[name].id: 50 for name in moderators}
-        if version == "11":
+        # From version 12 on a creator stands above the levels and must not be among them.
+        if version != "12":
             levels[self["trent"].id] = 100
         wanted = {
             "room_version": version,
             "preset": "public_chat" if kind == "public" else "private_chat",
-            "topic": topic or f"a {kind} room",
+            "topic": f"a {kind} room",
             "initial_state": [world_readable] if kind == "world" else [],
-            "power_level_content_override": {"users": levels},
+            "power_level_content_override": {"users": levels, "users_default": default},
             "creation_content": {"additional_creators": [self[name].id for name in creators]} if creators else {},
         }
         return self.do(self["trent"], "POST", "/createRoom", wanted)["room_id"]
