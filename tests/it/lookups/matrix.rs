@@ -103,7 +103,7 @@ async fn power_makes_roles_and_creators_stand_above_it_from_room_version_12_on()
         ("an outsider", vec![], ""),
         ("who left", vec![(MEMBER, 200, json!({ "membership": "leave" })), levels(json!({ "users": { ME: 100 } }))], ""),
         ("a plain member", vec![join(), levels(json!({ "users": { bob: 50 } })), by(bob, Some("11"))], "member"),
-        ("a muted member", vec![join(), levels(json!({ "users": { ME: -1 } })), by(bob, Some("11"))], ""),
+        ("a muted member", vec![join(), levels(json!({ "users": { ME: -1 } })), by(bob, Some("11"))], "member"),
         ("a moderator", vec![join(), levels(json!({ "users": { ME: 50 } })), by(bob, Some("11"))], "moderator, member"),
         ("one whose level is a text", vec![join(), levels(json!({ "users": { ME: "100" } })), by(bob, Some("6"))], all),
         ("everybody", vec![join(), levels(json!({ "users_default": 50 })), by(bob, Some("11"))], "moderator, member"),
