@@ -169,6 +169,7 @@ impl Check<'_> {
                 .collect(),
             threads: self.count(raw.threads.as_ref(), cores),
             drain: self.duration(raw.drain.as_ref(), Duration::from_secs(30)),
+            fast_path: raw.fast_path.as_ref().is_none_or(|fast_path| *fast_path.get_ref()),
         }
     }
 

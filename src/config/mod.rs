@@ -47,6 +47,8 @@ pub struct Listen {
     pub threads: usize,
     /// How long requests in flight may take after SIGTERM.
     pub drain: Duration,
+    /// Whether guarded reads of the plainest form are forwarded without the proxy engine.
+    pub fast_path: bool,
 }
 
 /// `[admin]`.

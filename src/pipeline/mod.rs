@@ -22,12 +22,14 @@ mod trail;
 mod tunnel;
 mod verdict;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 
-pub use matching::{MatchedRequest, keeps_on_401, revocable, wants_content};
+pub use matching::{MatchedRequest, is_guarded_read, keeps_on_401, revocable, wants_content};
 pub use params::ValidatedRequest;
 pub use rehearse::{Evaluation, evaluate, evaluate_request};
 pub use subject::IdentifiedRequest;
@@ -143,8 +145,16 @@ impl Pipeline {
         Self { audit, metrics }
     }
 
-    /// Judges a request for `site`, received at `now`, and records the verdict.
+    /// Judges a request for `site`, received at `now`, and records the verdict. A panic on the way is a refusal, too.
     pub async fn admit<A: Ask>(&self, raw: &RawRequest<'_>, site: Site, identity: &Identity<A>, now: Timestamp) -> Admission {
+        let walk = self.walk(raw, site.clone(), identity, now);
+        match AssertUnwindSafe(walk).catch_unwind().await {
+            Ok(admission) => admission,
+            Err(_) => self.refuse_early(raw, site, Reason::Internal, "a fault of rolegate itself: the walk panicked", now),
+        }
+    }
+
+    async fn walk<A: Ask>(&self, raw: &RawRequest<'_>, site: Site, identity: &Identity<A>, now: Timestamp) -> Admission {
         let trail = Trail::new(raw, site.clone(), now);
         let started = Instant::now();
         let matched = match matching::match_request(raw, &site, trail) {

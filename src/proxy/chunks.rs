@@ -7,6 +7,7 @@ const LONGEST_LINE: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     state: State,
+    content: u64,
     line: usize,
     size: u64,
     digits: usize,
@@ -54,6 +55,7 @@ impl Chunks {
                     let rest = u64::try_from(bytes.len() - taken).unwrap_or(u64::MAX);
                     let part = self.size.min(rest);
                     self.size -= part;
+                    self.content += part;
                     taken += usize::try_from(part).unwrap_or(bytes.len());
                     if self.size == 0 {
                         self.state = State::DataEnd;
@@ -66,6 +68,16 @@ impl Chunks {
             }
         }
         taken
+    }
+
+    /// How many bytes of data were taken, without their framing.
+    pub(super) fn content(&self) -> u64 {
+        self.content
+    }
+
+    /// Whether this is no chunked content.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state == State::Broken
     }
 
     /// Whether the content has ended.

@@ -6,10 +6,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::audit::Recorded;
 use crate::config::Listen;
-use crate::model::{Body, RawRequest};
+use crate::model::{Body, RawRequest, Reason};
 use crate::pipeline::Permit;
 use crate::rules::provider::{HostHeader, Provider};
-use crate::rules::refusal::Refusal;
+use crate::rules::refusal::{Filling, Refusal};
 
 /// Fields of a guarded request that tell a server nothing it could be misled by.
 const HARMLESS: &[&str] = &[
@@ -53,7 +53,7 @@ pub(super) struct Origin {
 /// Of `X-Forwarded-For` the rightmost address that is not itself a trusted proxy is the client; what stands left of it was
 /// written by the client and is worth nothing.
 #[must_use]
-pub(super) fn origin(head: &RequestHeader, peer: IpAddr, tls: bool, listen: &Listen) -> Origin {
+pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: IpAddr, tls: bool, listen: &Listen) -> Origin {
     let peer = peer.to_canonical();
     let trusted = |address: IpAddr| listen.trusted_proxies.iter().any(|net| net.contains(&address));
     let own = if tls { "https" } else { "http" };
@@ -61,7 +61,8 @@ pub(super) fn origin(head: &RequestHeader, peer: IpAddr, tls: bool, listen: &Lis
         return Origin { client: peer, forwarded_for: peer.to_string(), proto: own, correlation: None };
     }
     let mut chain = vec![peer];
-    let stated: Vec<&str> = head.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let text = |value: &'a [u8]| std::str::from_utf8(value).ok();
+    let stated: Vec<&str> = fields("x-forwarded-for").into_iter().filter_map(text).collect();
     for part in stated.iter().rev().flat_map(|value| value.split(',').rev()) {
         let Ok(address) = part.trim().parse::<IpAddr>() else { break };
         let address = address.to_canonical();
@@ -72,12 +73,12 @@ pub(super) fn origin(head: &RequestHeader, peer: IpAddr, tls: bool, listen: &Lis
     }
     let client = chain.last().copied().unwrap_or(peer);
     let forwarded_for = chain.iter().rev().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let proto = match head.headers.get("x-forwarded-proto").map(|value| value.as_bytes()) {
+    let proto = match fields("x-forwarded-proto").first().copied() {
         Some(b"https") => "https",
         Some(b"http") => "http",
         _ => own,
     };
-    let id = head.headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let id = fields("x-request-id").first().and_then(|value| text(value));
     let well_formed =
         |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     Origin { client, forwarded_for, proto, correlation: id.filter(well_formed).map(ToOwned::to_owned) }
@@ -129,30 +130,77 @@ pub(super) fn permitted(
     origin: &Origin,
     authority: &str,
 ) -> pingora::Result<RequestHeader> {
-    let provider = &permit.trail().site().rules.provider;
     let mut head = RequestHeader::build(permit.method(), permit.target().as_bytes(), Some(24))?;
     head.set_version(http::Version::HTTP_11);
+    let fields = received.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    sent(permit, fields, host(received), origin, authority, |name, value| {
+        head.append_header(name.to_owned(), value.to_vec()).map(drop)
+    })?;
+    Ok(head)
+}
+
+/// The same head as bytes, for a connection that the engine is not shown.
+pub(super) fn permitted_bytes<'a>(
+    permit: &Recorded<Permit>,
+    received: impl Iterator<Item = (&'a str, &'a [u8])>,
+    host: &str,
+    origin: &Origin,
+    authority: &str,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1024);
+    for part in [permit.method(), " ", permit.target(), " HTTP/1.1\r\n"] {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    let written = sent(permit, received, Some(host), origin, authority, |name, value| {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+        Ok::<(), std::convert::Infallible>(())
+    });
+    match written {
+        Ok(()) => bytes.extend_from_slice(b"\r\n"),
+        Err(never) => match never {},
+    }
+    bytes
+}
+
+/// Every field of a guarded request as it is sent: from what was judged, and those of the client's that are named.
+fn sent<'a, E>(
+    permit: &Recorded<Permit>,
+    received: impl Iterator<Item = (&'a str, &'a [u8])>,
+    host: Option<&str>,
+    origin: &Origin,
+    authority: &str,
+    mut put: impl FnMut(&str, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let provider = &permit.trail().site().rules.provider;
+    let credential = &permit.credential().headers;
     let host = match provider.host {
-        HostHeader::Received => host(received).unwrap_or(authority),
+        HostHeader::Received => host.unwrap_or(authority),
         HostHeader::Upstream => authority,
     };
-    head.insert_header("host", host)?;
-    for (name, value) in &received.headers {
-        let name = name.as_str();
-        if HARMLESS.contains(&name) || provider.forward_headers.iter().any(|forward| forward == name) {
-            head.append_header(name.to_owned(), value.clone())?;
+    put("host", host.as_bytes())?;
+    for (name, value) in received {
+        let named = HARMLESS.contains(&name) || provider.forward_headers.iter().any(|forward| forward == name);
+        let made_anew = credential.iter().any(|(known, _)| known == name)
+            || (name == "content-type" && permit.content().is_some())
+            || matches!(name, "host" | "content-length" | "x-request-id")
+            || FORWARDING.contains(&name);
+        if named && !made_anew {
+            put(name, value)?;
         }
     }
-    for (name, value) in &permit.credential().headers {
-        head.insert_header(name.clone(), value.reveal().to_owned())?;
+    for (name, value) in credential {
+        put(name, value.reveal().as_bytes())?;
     }
     if let Some(content) = permit.content() {
-        head.insert_header("content-type", "application/json")?;
-        head.insert_header("content-length", content.len())?;
+        put("content-type", b"application/json")?;
+        put("content-length", content.len().to_string().as_bytes())?;
     }
-    forwarding(&mut head, origin)?;
-    head.insert_header("x-request-id", permit.trail().id().to_owned())?;
-    Ok(head)
+    put("x-forwarded-for", origin.forwarded_for.as_bytes())?;
+    put("x-real-ip", origin.client.to_string().as_bytes())?;
+    put("x-forwarded-proto", origin.proto.as_bytes())?;
+    put("x-request-id", permit.trail().id().as_bytes())
 }
 
 /// Replaces what the client said of where it came from by what is known.
@@ -182,13 +230,28 @@ pub(super) fn without_credentials(head: &mut RequestHeader, provider: &Provider)
     }
 }
 
-/// A refusal as bytes, for a connection that the engine was never given; the connection ends with it.
-pub(super) fn refusal_bytes(refusal: &Refusal, id: &str) -> Vec<u8> {
+/// What a client is told when an upstream failed with `code`: the provider's words.
+pub(super) fn failure(provider: Option<&Provider>, id: &str, code: u16) -> Refusal {
+    let reason = match code {
+        500 => Reason::Internal,
+        400..=499 => Reason::FramingInvalid,
+        _ => Reason::FactsUnavailable,
+    };
+    let words = provider.and_then(|provider| provider.words_for(None, reason));
+    let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(Filling { message: "", param: "", id }));
+    let headers = provider.map(|provider| provider.refusal_headers.clone()).unwrap_or_default();
+    Refusal { status: code, body, headers }
+}
+
+/// A refusal as bytes, for a connection that the engine is not shown; the connection ends with it unless it is `kept`.
+pub(super) fn refusal_bytes(refusal: &Refusal, id: &str, kept: bool) -> Vec<u8> {
     let reason =
         http::StatusCode::from_u16(refusal.status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused");
     let mut text = format!("HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n", refusal.status);
     let length = refusal.body.len().to_string();
-    let own = [("content-length", length.as_str()), ("cache-control", "no-store"), ("x-request-id", id), ("connection", "close")];
+    let connection = if kept { "" } else { "close" };
+    let own =
+        [("content-length", length.as_str()), ("cache-control", "no-store"), ("x-request-id", id), ("connection", connection)];
     let given = refusal.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in own.into_iter().chain(given).filter(|(_, value)| !value.is_empty()) {
         text.push_str(&format!("{name}: {value}\r\n"));

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::convert;
+use super::fast_path::{Client, FastPath, Served};
 use super::fence::Fence;
 use super::gate::Gate;
 use super::head::{self, Framing, Head, Malformed, Reading};
@@ -44,6 +45,8 @@ pub(super) struct Entrance<A> {
     app: Arc<A>,
     gate: Arc<Gate>,
     certificate: Option<Arc<Certificate>>,
+    /// Takes what it can before the engine; none where the operator switched it off.
+    fast_path: Option<Arc<FastPath>>,
     per_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
@@ -53,6 +56,7 @@ impl<A> Clone for Entrance<A> {
             app: Arc::clone(&self.app),
             gate: Arc::clone(&self.gate),
             certificate: self.certificate.clone(),
+            fast_path: self.fast_path.clone(),
             per_address: Arc::clone(&self.per_address),
         }
     }
@@ -60,7 +64,8 @@ impl<A> Clone for Entrance<A> {
 
 impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     pub(super) fn new(app: Arc<A>, gate: Arc<Gate>, certificate: Option<Arc<Certificate>>) -> Self {
-        Self { app, gate, certificate, per_address: Arc::default() }
+        let fast_path = gate.config.listen.fast_path.then(|| Arc::new(FastPath::new()));
+        Self { app, gate, certificate, fast_path, per_address: Arc::default() }
     }
 
     /// Accepts until `shutdown` turns true.
@@ -190,6 +195,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                     return;
                 }
             };
+            if let Some(fast_path) = &self.fast_path {
+                let closing = *shutdown.borrow() || self.gate.draining();
+                let tls = self.certificate.is_some();
+                let mut client = Client { stream: &mut stream, buffer: &mut buffer, peer, tls, closing };
+                match fast_path.serve(&self.gate, &head, &mut client).await {
+                    Served::Kept => {
+                        idle = limits.keepalive_idle;
+                        continue;
+                    }
+                    Served::Ended => return self.part(stream).await,
+                    Served::Declined => {}
+                }
+            }
             let bytes = std::mem::take(&mut buffer);
             let length = u64::try_from(head.length).unwrap_or(u64::MAX);
             let fence = match head.framing {
@@ -264,7 +282,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             correlation: None,
         };
         match self.gate.pipeline.refuse_early(&raw, site, Reason::FramingInvalid, malformed.why, Timestamp::now()) {
-            Admission::Refused(refused) => convert::refusal_bytes(&refused.refusal, &refused.id),
+            Admission::Refused(refused) => convert::refusal_bytes(&refused.refusal, &refused.id, false),
             Admission::Open(_) | Admission::Permitted(_) | Admission::Observed { .. } => Vec::new(),
         }
     }
@@ -275,7 +293,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let words = site.as_ref().and_then(|site| site.rules.provider.words_for(None, Reason::FramingInvalid));
         let filling = Filling { message: "", param: "", id: "" };
         let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling));
-        convert::refusal_bytes(&Refusal { status: 408, body, headers: Vec::new() }, "")
+        convert::refusal_bytes(&Refusal { status: 408, body, headers: Vec::new() }, "", false)
+    }
+
+    /// Closes after an answer.
+    async fn part(&self, mut stream: Stream) {
+        // The client may be gone; either way this is the end.
+        drop(tokio::time::timeout(FAREWELL, AsyncWriteExt::shutdown(&mut stream)).await);
     }
 
     /// Answers and closes. What still comes is read for a moment: unread input can turn the close into a reset that eats

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::kept::Kept;
 use super::lookup::LookupClient;
 use super::peer::Peer;
 use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::identity::{Identity, Settings};
-use crate::metrics::Metrics;
-use crate::pipeline::{Pipeline, Site};
+use crate::metrics::{InvalidationCause, Metrics};
+use crate::pipeline::{self, Permit, Pipeline, Site};
 use crate::reload::Current;
+
+/// How often connections are looked through that were kept too long.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What all requests share.
 #[derive(Debug)]
@@ -41,7 +45,21 @@ pub struct Handle {
     pub peer: Arc<Peer>,
     /// What is known of its callers.
     pub identity: Identity<LookupClient>,
+    /// Connections that the fast path keeps.
+    pub(super) kept: Kept,
     peers: Vec<(Arc<Peer>, Duration)>,
+}
+
+impl Handle {
+    /// The upstream does not know the credential of a permitted request any more: what is remembered of it goes.
+    pub(super) fn unauthorized(&self, permit: &Permit) {
+        let site = permit.trail().site();
+        if !pipeline::keeps_on_401(permit.target().as_bytes(), site)
+            && self.identity.drop_credential(&site.rules.provider.plan, permit.credential())
+        {
+            tracing::debug!(cause = ?InvalidationCause::Unauthorized, "credential dropped");
+        }
+    }
 }
 
 impl Gate {
@@ -86,6 +104,14 @@ impl Gate {
     pub async fn resolve_once(&self) {
         for (peer, _) in self.handles.iter().flat_map(|handle| &handle.peers) {
             peer.resolve().await;
+        }
+    }
+
+    /// Closes what the fast path keeps too long, again and again. Never returns.
+    pub async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.handles.iter().for_each(|handle| handle.kept.sweep());
         }
     }
 
@@ -150,5 +176,5 @@ fn handle(config: &Config, upstream: &crate::config::Upstream, metrics: &Metrics
         service: upstream.service.clone().map(|headers| crate::model::Credential { headers }),
     };
     let identity = Identity::new(settings, client, metrics.clone()).map_err(|error| error.to_string())?;
-    Ok(Handle { peer, identity, peers })
+    Ok(Handle { peer, identity, kept: Kept::default(), peers })
 }

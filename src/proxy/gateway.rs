@@ -2,13 +2,11 @@
 
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use jiff::Timestamp;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -23,8 +21,8 @@ use crate::audit::Recorded;
 use crate::metrics::{InvalidationCause, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Reason};
 use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
-use crate::rules::refusal::{Filling, Refusal};
-use crate::rules::{Action, Then};
+use crate::rules::Then;
+use crate::rules::refusal::Refusal;
 
 /// How long the body of a refused request may take to arrive before the connection is given up.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -105,11 +103,7 @@ impl Gateway {
             return refuse(site, Reason::RouteUnlisted, "the operator closed WebSockets");
         }
         let Some(handle) = self.gate.handles.get(index) else { return nothing_served() };
-        let walk = self.gate.pipeline.admit(&raw, site.clone(), &handle.identity, now);
-        match AssertUnwindSafe(walk).catch_unwind().await {
-            Ok(admission) => admission,
-            Err(_) => refuse(site, Reason::Internal, "a fault of rolegate itself: the walk panicked"),
-        }
+        self.gate.pipeline.admit(&raw, site, &handle.identity, now).await
     }
 
     /// The content of a request that cannot be judged without it, if it is within its bound.
@@ -211,7 +205,9 @@ impl ProxyHttp for Gateway {
         let peer =
             session.client_addr().and_then(|address| address.as_inet()).map_or(exchange.origin.client, |address| address.ip());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        exchange.origin = convert::origin(session.req_header(), peer, tls, &self.gate.config.listen);
+        let headers = &session.req_header().headers;
+        let fields = |name| headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
+        exchange.origin = convert::origin(fields, peer, tls, &self.gate.config.listen);
         if self.gate.draining() {
             session.set_keepalive(None);
         }
@@ -424,10 +420,7 @@ impl Gateway {
         let (Some(site), Some(handle)) = (&exchange.site, self.gate.handles.get(exchange.index)) else { return };
         let plan = &site.rules.provider.plan;
         let dropped = match &exchange.stage {
-            Stage::Admitted(permit) => {
-                !pipeline::keeps_on_401(permit.target().as_bytes(), site)
-                    && handle.identity.drop_credential(plan, permit.credential())
-            }
+            Stage::Admitted(permit) => return handle.unauthorized(permit),
             Stage::PassThrough(Open::Route | Open::Unlisted | Open::Method) => {
                 let raw = convert::raw_request(session.req_header(), true, &exchange.origin);
                 pipeline::revocable(&raw, site).is_some_and(|credential| handle.identity.drop_credential(plan, &credential))
@@ -441,24 +434,16 @@ impl Gateway {
 
     /// A failure of the upstream, in the provider's words.
     async fn answer_failure(&self, session: &mut Session, exchange: &Exchange, code: u16) -> pingora::Result<()> {
-        let reason = match code {
-            500 => Reason::Internal,
-            400..=499 => Reason::FramingInvalid,
-            _ => Reason::FactsUnavailable,
-        };
         let id = match &exchange.stage {
             Stage::Admitted(permit) => Some(permit.trail().id()),
             _ => None,
         };
         let provider = exchange.site.as_ref().map(|site| &site.rules.provider);
-        let words = provider.and_then(|provider| provider.words_for(None::<&Action>, reason));
-        let filling = Filling { message: "", param: "", id: id.unwrap_or_default() };
-        let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling));
-        let headers = provider.map(|provider| provider.refusal_headers.clone()).unwrap_or_default();
+        let failure = convert::failure(provider, id.unwrap_or_default(), code);
         session.set_keepalive(None);
-        let head = convert::refusal(&Refusal { status: code, body: body.clone(), headers }, id)?;
+        let head = convert::refusal(&failure, id)?;
         session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(bytes::Bytes::from(body)), true).await
+        session.write_response_body(Some(bytes::Bytes::from(failure.body)), true).await
     }
 }
 
@@ -466,7 +451,7 @@ fn provider(exchange: &Exchange) -> &str {
     exchange.site.as_ref().map_or("none", |site| site.rules.provider.name.as_str())
 }
 
-fn failure(error: &ErrorType) -> UpstreamError {
+pub(super) fn failure(error: &ErrorType) -> UpstreamError {
     match error {
         ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout => {
             UpstreamError::Timeout

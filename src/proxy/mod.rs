@@ -1,15 +1,19 @@
 //! The policy enforcement point: connections in, verdicts carried out, connections out. The only importer of the proxy engine.
 
 mod admin;
+mod arrival;
 mod chunks;
 mod convert;
 mod entrance;
+mod fast_path;
 mod fence;
 mod gate;
 mod gateway;
 mod head;
+mod kept;
 mod lookup;
 mod peer;
+mod relay;
 mod server;
 mod tls;
 mod websocket;

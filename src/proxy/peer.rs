@@ -16,7 +16,7 @@ use crate::config::{Origin, Upstream};
 use crate::metrics::{Metrics, UpstreamError};
 
 /// How long a connection to an upstream is kept for the next request: Node closes idle ones after 5 s.
-const KEPT: Duration = Duration::from_secs(4);
+pub(super) const KEPT: Duration = Duration::from_secs(4);
 
 /// The pool of connections below WebSockets.
 const TUNNELS: u64 = 1;
@@ -86,6 +86,11 @@ impl Peer {
     fn unresolved(&self, why: &str) {
         self.metrics.upstream_error(&self.provider, UpstreamError::Resolve);
         tracing::warn!(host = self.origin.host, error = why, "upstream could not be resolved; its last address stays in use");
+    }
+
+    /// Where it is now.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.addresses.load().as_deref().copied()
     }
 
     /// The `Host` that names this server itself.

@@ -136,6 +136,7 @@ impl Server {
         let app = Arc::new(Admin::new(Arc::clone(&gate), !admin.ip().is_loopback()));
         tasks.push(tokio::spawn(accept_admin(app, listener)));
         tasks.push(tokio::spawn(Arc::clone(&gate).resolve()));
+        tasks.push(tokio::spawn(Arc::clone(&gate).sweep()));
         tasks.push(tokio::spawn(Arc::clone(&gate.current).watch(Arc::clone(&gate.audit))));
         if let Some(certificate) = certificate {
             tasks.push(tokio::spawn(async move {

@@ -1,0 +1,145 @@
+//! A head in the one form that the fast path takes; every other is the engine's.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use super::convert;
+use crate::config::Listen;
+use crate::model::{Body, RawRequest};
+
+/// The most fields of such a head.
+const MOST_FIELDS: usize = 64;
+
+/// Fields that say more of a request or its connection than that it is one.
+const TELLING: &[&str] = &[
+    "content-length",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Where the parts of a head stand in its bytes: a GET or HEAD of HTTP/1.1 without a body, on a connection that is kept.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// Whether only the head of the answer is wanted.
+    pub(super) head_only: bool,
+    target: Range<usize>,
+    /// Every name in lower case, one behind the other.
+    names: String,
+    /// A name's place in `names`, and its value's in the bytes.
+    fields: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Arrival {
+    /// Recognises a head that was already found to have one reading.
+    pub(super) fn recognise(head: &[u8], target: &[u8]) -> Option<Self> {
+        let mut parsed = [httparse::EMPTY_HEADER; MOST_FIELDS];
+        let mut request = httparse::Request::new(&mut parsed);
+        if request.parse(head).ok()?.is_partial() || request.version != Some(1) {
+            return None;
+        }
+        let head_only = match request.method {
+            Some("GET") => false,
+            Some("HEAD") => true,
+            _ => return None,
+        };
+        let path = request.path.map(str::as_bytes).filter(|path| *path == target && path.starts_with(b"/"))?;
+        let mut names = String::with_capacity(head.len());
+        let mut fields = Vec::with_capacity(request.headers.len());
+        for field in request.headers.iter() {
+            let begins = names.len();
+            names.extend(field.name.chars().map(|letter| letter.to_ascii_lowercase()));
+            let name = names.get(begins..)?;
+            if TELLING.contains(&name) || (name == "connection" && !field.value.eq_ignore_ascii_case(b"keep-alive")) {
+                return None;
+            }
+            fields.push((begins..names.len(), within(head, field.value)?));
+        }
+        Some(Self { head_only, target: within(head, path)?, names, fields })
+    }
+
+    /// Every field: its name in lower case, and its value.
+    pub(super) fn fields<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.fields.iter().filter_map(|(name, value)| Some((self.names.get(name.clone())?, head.get(value.clone())?)))
+    }
+
+    /// The one `Host`.
+    pub(super) fn host<'a>(&'a self, head: &'a [u8]) -> Option<&'a str> {
+        let mut hosts = self.fields(head).filter(|(name, _)| *name == "host");
+        match (hosts.next(), hosts.next()) {
+            (Some((_, host)), None) => std::str::from_utf8(host).ok().filter(|host| !host.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// Where it came from.
+    pub(super) fn origin(&self, head: &[u8], peer: IpAddr, tls: bool, listen: &Listen) -> convert::Origin {
+        let values = |name: &'static str| self.fields(head).filter(|field| field.0 == name).map(|field| field.1).collect();
+        convert::origin(values, peer, tls, listen)
+    }
+
+    /// The request as the walk reads it.
+    pub(super) fn raw<'a>(&'a self, head: &'a [u8], host: &'a str, origin: &convert::Origin) -> RawRequest<'a> {
+        RawRequest {
+            method: if self.head_only { "HEAD" } else { "GET" },
+            target: head.get(self.target.clone()).unwrap_or_default(),
+            host: Some(host),
+            headers: self.fields(head).collect(),
+            body: Body::Absent,
+            content: None,
+            client: origin.client,
+            correlation: origin.correlation.clone(),
+        }
+    }
+}
+
+/// Where `part` stands in `whole`.
+fn within(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
+    let begins = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+    let place = begins..begins + part.len();
+    (whole.get(place.clone())? == part).then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recognised(head: &str) -> Option<Arrival> {
+        Arrival::recognise(head.as_bytes(), head.split(' ').nth(1).unwrap_or_default().as_bytes())
+    }
+
+    #[test]
+    fn a_plain_get_is_read_with_its_fields_in_lower_case() {
+        let head = "GET /api/v1/rooms.roles?rid=a HTTP/1.1\r\nHost: chat\r\nX-User-Id:  u \r\nConnection: Keep-Alive\r\n\r\n";
+        let arrival = recognised(head).unwrap();
+        let fields: Vec<_> = arrival.fields(head.as_bytes()).collect();
+        assert_eq!(fields, [("host", &b"chat"[..]), ("x-user-id", b"u"), ("connection", b"Keep-Alive")]);
+        assert_eq!((arrival.host(head.as_bytes()), arrival.head_only), (Some("chat"), false));
+    }
+
+    #[test]
+    fn whatever_says_more_is_the_engines() {
+        for head in [
+            "POST /a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /a HTTP/1.0\r\nHost: x\r\n\r\n",
+            "GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, x-auth-token\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\n",
+        ] {
+            assert!(recognised(head).is_none(), "{head:?}");
+        }
+        let many = format!("GET /a HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(MOST_FIELDS));
+        assert!(recognised(&many).is_none());
+    }
+}

@@ -1,0 +1,364 @@
+//! The short way of a guarded read: recognised on the stream that received it, judged by the same walk, forwarded without the
+//! proxy engine. What has not exactly the one form that this path knows is the engine's.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use pingora::connectors::TransportConnector;
+use pingora::protocols::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::Destination;
+use super::arrival::Arrival;
+use super::convert;
+use super::gate::{Gate, Handle};
+use super::gateway::failure;
+use super::head::{Framing, Head};
+use super::relay::{self, Answer, Content, Reading};
+use crate::audit::Recorded;
+use crate::metrics::UpstreamError;
+use crate::model::Mode;
+use crate::pipeline::{self, Admission, Outcome, Permit, Refused, Site};
+
+/// How much of what comes after the request is kept while it is answered; beyond that nobody looks whether the client left.
+const STASH: usize = 64 * 1024;
+/// How much is read from an upstream at once, and written to the client at once.
+const PIECE: usize = 32 * 1024;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    /// It was answered, and the connection goes on.
+    Kept,
+    /// The connection is at its end.
+    Ended,
+    /// It is the engine's; nothing was done.
+    Declined,
+}
+
+/// The path of one listener.
+#[derive(Debug)]
+pub(super) struct FastPath {
+    connector: Connector,
+}
+
+/// The engine's connector, which has no form to print.
+struct Connector(TransportConnector);
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// One client's connection: what was read of it and not yet used stands in `buffer`.
+pub(super) struct Client<'a> {
+    pub(super) stream: &'a mut Stream,
+    pub(super) buffer: &'a mut Vec<u8>,
+    pub(super) peer: SocketAddr,
+    pub(super) tls: bool,
+    /// Whether the answer is the last one on it.
+    pub(super) closing: bool,
+}
+
+/// A permitted request on its way.
+struct Exchange<'a> {
+    gate: &'a Gate,
+    handle: &'a Handle,
+    permit: &'a Recorded<Permit>,
+    request: Vec<u8>,
+    head_only: bool,
+}
+
+/// What a client was sent.
+#[derive(Default)]
+struct Told {
+    status: Option<u16>,
+    bytes: u64,
+}
+
+/// Why an exchange ended before its answer did.
+enum Trouble {
+    /// The client left.
+    Left,
+    /// The upstream failed; `stale` when it had kept the connection and may have closed it before it saw the request.
+    Upstream { kind: UpstreamError, stale: bool },
+}
+
+impl FastPath {
+    pub(super) fn new() -> Self {
+        Self { connector: Connector(TransportConnector::new(None)) }
+    }
+
+    /// Serves the request whose head is `head`, at the beginning of the client's buffer, if it has the form of this path.
+    pub(super) async fn serve(&self, gate: &Gate, head: &Head, client: &mut Client<'_>) -> Served {
+        let started = Instant::now();
+        let Some(bytes) = client.buffer.get(..head.length) else { return Served::Declined };
+        if head.framing != Framing::Length(0) || head.upgrade {
+            return Served::Declined;
+        }
+        let Some(arrival) = Arrival::recognise(bytes, &head.target) else { return Served::Declined };
+        let origin = arrival.origin(bytes, client.peer.ip(), client.tls, &gate.config.listen);
+        let Some(host) = arrival.host(bytes) else { return Served::Declined };
+        let Some((index, site)) = gate.site_for(host) else { return Served::Declined };
+        let Some(handle) = gate.handles.get(index) else { return Served::Declined };
+        let limits = &gate.config.limits;
+        let (count, size) = arrival
+            .fields(bytes)
+            .fold((0_usize, 0_usize), |(count, size), (name, value)| (count + 1, size + name.len() + value.len() + 4));
+        let within = count <= limits.header_fields && size <= limits.header_bytes;
+        let raw = arrival.raw(bytes, host, &origin);
+        if !within || site.upstream.mode != Mode::Enforce || !pipeline::is_guarded_read(&raw, &site) {
+            return Served::Declined;
+        }
+        let admission = gate.pipeline.admit(&raw, site.clone(), &handle.identity, Timestamp::now()).await;
+        let (request, permit) = match admission {
+            // The walk reads as the look before it did, with the same rules: these cannot come.
+            Admission::Open(_) | Admission::Observed { .. } => return Served::Declined,
+            Admission::Refused(refused) => {
+                client.buffer.drain(..head.length);
+                return refuse(gate, &site, &refused, arrival.head_only, client, started).await;
+            }
+            Admission::Permitted(permit) => {
+                let authority = handle.peer.authority();
+                (Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, &authority), permit)
+            }
+        };
+        client.buffer.drain(..head.length);
+        let exchange = Exchange { gate, handle, permit: &permit, request, head_only: arrival.head_only };
+        self.forward(exchange, &site, client, started).await
+    }
+
+    async fn forward(&self, exchange: Exchange<'_>, site: &Site, client: &mut Client<'_>, started: Instant) -> Served {
+        let (gate, permit) = (exchange.gate, exchange.permit);
+        let mut told = Told::default();
+        let served = match self.exchange(&exchange, client, &mut told).await {
+            Ok(kept) if kept && !client.closing => Served::Kept,
+            Ok(_) | Err(Trouble::Left) => Served::Ended,
+            Err(Trouble::Upstream { kind, .. }) => {
+                let provider = &site.rules.provider;
+                gate.metrics.upstream_error(&provider.name, kind);
+                if told.status.is_none() {
+                    let code = if kind == UpstreamError::Timeout { 504 } else { 502 };
+                    let failure = convert::failure(Some(provider), permit.trail().id(), code);
+                    let answer = convert::refusal_bytes(&failure, permit.trail().id(), false);
+                    if write(client.stream, &answer, site.upstream.read_timeout).await {
+                        told = Told { status: Some(code), bytes: failure.body.len() as u64 };
+                    }
+                }
+                tracing::warn!(id = permit.trail().id(), ?kind, "permitted request failed");
+                Served::Ended
+            }
+        };
+        let elapsed = started.elapsed();
+        let trail = permit.trail();
+        // 499 is what operators know from nginx: the client left before it was answered.
+        gate.metrics.request(&site.rules.provider.name, trail.door(), trail.action(), told.status.unwrap_or(499), elapsed);
+        gate.pipeline.outcome(Outcome {
+            id: trail.id().to_owned(),
+            time: Timestamp::now(),
+            status: told.status,
+            bytes: told.bytes,
+            duration_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        });
+        served
+    }
+
+    /// Sends the request and relays the answer; whether the client's connection can go on.
+    async fn exchange(&self, exchange: &Exchange<'_>, client: &mut Client<'_>, told: &mut Told) -> Result<bool, Trouble> {
+        let address = exchange.handle.peer.address();
+        let kept = address.and_then(|address| exchange.handle.kept.take(address));
+        if let Some(upstream) = kept {
+            match self.once(exchange, upstream, true, client, told).await {
+                // It was closed by the upstream a moment ago: that is worth one more try, on a new one.
+                Err(Trouble::Upstream { stale: true, .. }) => {}
+                ended => return ended,
+            }
+        }
+        let upstream = self.connect(exchange).await?;
+        self.once(exchange, upstream, false, client, told).await
+    }
+
+    async fn connect(&self, exchange: &Exchange<'_>) -> Result<Stream, Trouble> {
+        let failed = |kind| Trouble::Upstream { kind, stale: false };
+        let peer = Destination::of(exchange.permit).peer(exchange.handle).map_err(|_| failed(UpstreamError::Connect))?;
+        self.connector.0.new_stream(&peer).await.map_err(|error| failed(failure(error.etype())))
+    }
+
+    async fn once(
+        &self,
+        exchange: &Exchange<'_>,
+        mut upstream: Stream,
+        reused: bool,
+        client: &mut Client<'_>,
+        told: &mut Told,
+    ) -> Result<bool, Trouble> {
+        let settings = &exchange.permit.trail().site().upstream;
+        let address = exchange.handle.peer.address();
+        let forwarded = Instant::now();
+        if !write(&mut upstream, &exchange.request, settings.read_timeout).await {
+            return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: reused });
+        }
+        let mut received = Vec::with_capacity(4096);
+        let first_byte = settings.first_byte_timeout.max(settings.read_timeout);
+        let mut answer = loop {
+            match head(&mut upstream, &mut received, exchange.head_only, first_byte, client).await {
+                Ok(answer) if answer.status == 101 => return Err(broken()),
+                Ok(answer) if answer.is_interim() => {
+                    let mut interim = answer.head;
+                    interim.extend_from_slice(b"\r\n");
+                    if !write(client.stream, &interim, settings.read_timeout).await {
+                        return Err(Trouble::Left);
+                    }
+                    received.drain(..answer.length);
+                }
+                Ok(answer) => break answer,
+                Err(Trouble::Upstream { kind: UpstreamError::Broken, .. }) if reused && received.is_empty() => {
+                    return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: true });
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        };
+        exchange.gate.metrics.stage("upstream", forwarded.elapsed());
+        if answer.status == 401 {
+            exchange.handle.unauthorized(exchange.permit);
+        }
+        received.drain(..answer.length);
+        let keeps = !matches!(answer.content, Content::Open { .. });
+        if client.closing || !keeps {
+            answer.head.extend_from_slice(b"Connection: close\r\n");
+        }
+        answer.head.extend_from_slice(b"\r\n");
+        told.status = Some(answer.status);
+        let clean = relay(&mut upstream, &mut received, &mut answer, settings.read_timeout, client).await;
+        told.bytes = answer.content.came();
+        // What came behind the answer was not asked for.
+        if clean?
+            && answer.kept
+            && received.is_empty()
+            && let Some(address) = address
+        {
+            exchange.handle.kept.put(upstream, address);
+        }
+        Ok(keeps)
+    }
+}
+
+impl Destination<'_> {
+    fn bytes<'a>(
+        &self,
+        received: impl Iterator<Item = (&'a str, &'a [u8])>,
+        host: &str,
+        origin: &convert::Origin,
+        authority: &str,
+    ) -> Vec<u8> {
+        convert::permitted_bytes(self.permit, received, host, origin, authority)
+    }
+}
+
+fn broken() -> Trouble {
+    Trouble::Upstream { kind: UpstreamError::Broken, stale: false }
+}
+
+/// Reads until `received` begins with a whole head, and watches whether the client leaves.
+async fn head(
+    upstream: &mut Stream,
+    received: &mut Vec<u8>,
+    head_only: bool,
+    patience: Duration,
+    client: &mut Client<'_>,
+) -> Result<Answer, Trouble> {
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        if !received.is_empty() {
+            match relay::read(received, head_only) {
+                Reading::Complete(answer) => return Ok(answer),
+                Reading::Broken(why) => {
+                    tracing::debug!(why, "the upstream's answer cannot be read");
+                    return Err(broken());
+                }
+                Reading::Incomplete => {}
+            }
+        }
+        let watched = client.buffer.len() < STASH;
+        tokio::select! {
+            biased;
+            read = tokio::time::timeout_at(deadline, upstream.read_buf(received)) => match read {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return Err(broken()),
+                Err(_) => return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false }),
+            },
+            // The next request may come before this one is answered; the end of the connection is the client's leaving.
+            read = client.stream.read_buf(client.buffer), if watched => if !matches!(read, Ok(1..)) {
+                return Err(Trouble::Left);
+            },
+        }
+    }
+}
+
+/// Writes the head and the content as it comes; whether it came to its end.
+async fn relay(
+    upstream: &mut Stream,
+    received: &mut Vec<u8>,
+    answer: &mut Answer,
+    patience: Duration,
+    client: &mut Client<'_>,
+) -> Result<bool, Trouble> {
+    let mut outgoing = std::mem::take(&mut answer.head);
+    loop {
+        let part = answer.content.take(received).ok_or_else(broken)?;
+        outgoing.extend_from_slice(received.get(..part).unwrap_or_default());
+        received.drain(..part);
+        if !outgoing.is_empty() && !write(client.stream, &outgoing, patience).await {
+            return Err(Trouble::Left);
+        }
+        outgoing.clear();
+        if answer.content.is_done() {
+            return Ok(true);
+        }
+        received.reserve(PIECE);
+        let watched = client.buffer.len() < STASH;
+        tokio::select! {
+            biased;
+            read = timeout(patience, upstream.read_buf(received)) => match read {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0)) if matches!(answer.content, Content::Open { .. }) => return Ok(true),
+                Ok(Ok(0) | Err(_)) => return Err(broken()),
+                Err(_) => return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false }),
+            },
+            read = client.stream.read_buf(client.buffer), if watched => if !matches!(read, Ok(1..)) {
+                return Err(Trouble::Left);
+            },
+        }
+    }
+}
+
+async fn refuse(
+    gate: &Gate,
+    site: &Site,
+    refused: &Refused,
+    head_only: bool,
+    client: &mut Client<'_>,
+    started: Instant,
+) -> Served {
+    let mut answer = convert::refusal_bytes(&refused.refusal, &refused.id, !client.closing);
+    // A HEAD is told everything but the content (RFC 9110 §9.3.2).
+    if head_only {
+        answer.truncate(answer.len().saturating_sub(refused.refusal.body.len()));
+    }
+    let written = write(client.stream, &answer, site.upstream.read_timeout).await;
+    let code = if written { refused.refusal.status } else { 499 };
+    gate.metrics.request(&site.rules.provider.name, refused.door, &refused.action, code, started.elapsed());
+    if written && !client.closing { Served::Kept } else { Served::Ended }
+}
+
+/// Writes all of it in time.
+async fn write(stream: &mut Stream, bytes: &[u8], patience: Duration) -> bool {
+    let all = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    matches!(timeout(patience, all).await, Ok(Ok(())))
+}

@@ -1,0 +1,64 @@
+//! Connections to one upstream that the fast path keeps for the next request.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use pingora::protocols::Stream;
+use tokio::io::AsyncReadExt;
+
+use super::peer::KEPT;
+
+/// How many idle connections are kept for one upstream; more are closed.
+const MOST: usize = 256;
+
+/// Idle connections, the one used last at the end: it is the likeliest to be still open.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    address: SocketAddr,
+    since: Instant,
+}
+
+impl Kept {
+    /// A connection to `address` that the upstream has not closed as far as is known.
+    pub(super) fn take(&self, address: SocketAddr) -> Option<Stream> {
+        loop {
+            let mut idle = self.idle.lock().pop_back()?;
+            // A name that now leads elsewhere, or a server that is about to close what it has kept for so long.
+            if idle.address != address || idle.since.elapsed() >= KEPT {
+                continue;
+            }
+            // Whatever is there to be read is no answer: nothing was asked.
+            let mut byte = [0; 1];
+            if idle.stream.read(&mut byte).now_or_never().is_none() {
+                return Some(idle.stream);
+            }
+        }
+    }
+
+    /// Keeps a connection on which an answer was read to its end and not beyond.
+    pub(super) fn put(&self, stream: Stream, address: SocketAddr) {
+        let mut idle = self.idle.lock();
+        if idle.len() < MOST {
+            idle.push_back(Idle { stream, address, since: Instant::now() });
+        }
+    }
+
+    /// Closes what was kept too long.
+    pub(super) fn sweep(&self) {
+        let old: Vec<Idle> = {
+            let mut idle = self.idle.lock();
+            let old = idle.iter().take_while(|idle| idle.since.elapsed() >= KEPT).count();
+            idle.drain(..old).collect()
+        };
+        drop(old);
+    }
+}

@@ -1,0 +1,228 @@
+//! An upstream's answer on its way to the client: its head read strictly and written anew, its content in the framing it came.
+
+use super::chunks::Chunks;
+
+/// The most fields of an answer.
+const MOST_FIELDS: usize = 128;
+/// The longest head of an answer, in bytes.
+pub(super) const LONGEST_HEAD: usize = 64 * 1024;
+
+/// Fields that concern one connection only (RFC 9110 §7.6.1); framing is written anew.
+const HOP_BY_HOP: &[&str] =
+    &["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// What the bytes of an answer are so far.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// The beginning of a head.
+    Incomplete,
+    /// A whole head.
+    Complete(Answer),
+    /// No head that has one reading; why.
+    Broken(&'static str),
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its status.
+    pub(super) status: u16,
+    /// Its length in bytes.
+    pub(super) length: usize,
+    /// What is sent to the client for it, up to the connection's own fields and the empty line.
+    pub(super) head: Vec<u8>,
+    /// What follows it.
+    pub(super) content: Content,
+    /// Whether the upstream keeps the connection.
+    pub(super) kept: bool,
+}
+
+/// How an answer's content ends (RFC 9112 §6.3).
+#[derive(Debug)]
+pub(super) enum Content {
+    /// After this many bytes.
+    Length {
+        /// How many are still to come.
+        left: u64,
+        /// How many came.
+        came: u64,
+    },
+    /// With its last chunk.
+    Chunks(Chunks),
+    /// With the connection.
+    Open {
+        /// How many bytes came.
+        came: u64,
+    },
+}
+
+impl Answer {
+    /// Whether another answer to the same request follows (RFC 9110 §15.2).
+    pub(super) fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status)
+    }
+}
+
+impl Content {
+    /// How many of `bytes` belong to it, or nothing when they cannot.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+        let count = u64::try_from(bytes.len()).ok()?;
+        match self {
+            Self::Length { left, came } => {
+                let part = count.min(*left);
+                *left -= part;
+                *came += part;
+                usize::try_from(part).ok()
+            }
+            Self::Chunks(chunks) => {
+                let taken = chunks.take(bytes);
+                (!chunks.is_broken()).then_some(taken)
+            }
+            Self::Open { came } => {
+                *came += count;
+                Some(bytes.len())
+            }
+        }
+    }
+
+    /// Whether nothing of it is to come.
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Length { left, .. } => *left == 0,
+            Self::Chunks(chunks) => chunks.is_done(),
+            Self::Open { .. } => false,
+        }
+    }
+
+    /// How many bytes of content came, without framing.
+    pub(super) fn came(&self) -> u64 {
+        match self {
+            Self::Length { came, .. } | Self::Open { came } => *came,
+            Self::Chunks(chunks) => chunks.content(),
+        }
+    }
+}
+
+/// Reads the head at the beginning of `bytes`, the answer to a request of which only the head was wanted when `head_only`.
+pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    let length = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => return Reading::Incomplete,
+        Ok(httparse::Status::Partial) => return Reading::Broken("the head of the answer is too large"),
+        Err(_) => return Reading::Broken("the head of the answer is malformed"),
+    };
+    let (Some(status), Some(version)) = (response.code, response.version) else {
+        return Reading::Broken("the head of the answer is malformed");
+    };
+    let values = |name: &'static str| {
+        response.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    };
+    let listed = |wanted: &str| {
+        let tokens = values("connection").flat_map(|value| value.split(|byte| *byte == b','));
+        tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    let bodiless = head_only || (100..200).contains(&status) || matches!(status, 204 | 304);
+    let mut lengths = values("content-length");
+    let stated = match (lengths.next(), lengths.next()) {
+        (None, _) => None,
+        (Some(one), None) => match decimal(one) {
+            Some(length) => Some(length),
+            None => return Reading::Broken("the answer's length is no plain number"),
+        },
+        (Some(_), Some(_)) => return Reading::Broken("the answer has several lengths"),
+    };
+    let mut codings = values("transfer-encoding");
+    let chunked = match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && stated.is_none() && version == 1 => true,
+        (Some(_), _) => return Reading::Broken("the answer's framing has more than one reading"),
+    };
+    let content = match (bodiless, chunked, stated) {
+        (true, _, _) => Content::Length { left: 0, came: 0 },
+        (false, true, _) => Content::Chunks(Chunks::default()),
+        (false, false, Some(length)) => Content::Length { left: length, came: 0 },
+        (false, false, None) => Content::Open { came: 0 },
+    };
+    let kept = version == 1 && !listed("close") && !matches!(content, Content::Open { .. });
+    let reason = response.reason.unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
+    for field in response.headers.iter().filter(|field| !hop_by_hop(field.name) && !listed(field.name)) {
+        for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    if chunked && !matches!(status, 100..=199 | 204) {
+        head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    } else if let Some(length) = stated
+        && !matches!(status, 100..=199 | 204)
+    {
+        head.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+    }
+    Reading::Complete(Answer { status, length, head, content, kept })
+}
+
+fn hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Digits and nothing else.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let plain = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    plain.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(text: &str, head_only: bool) -> Answer {
+        match read(text.as_bytes(), head_only) {
+            Reading::Complete(answer) => answer,
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_head_is_written_anew_without_what_concerns_one_connection() {
+        let text = "HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok";
+        let answer = complete(text, false);
+        assert_eq!(String::from_utf8(answer.head).unwrap(), "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 2\r\n");
+        assert_eq!((answer.status, answer.length, answer.kept), (200, text.len() - 2, true));
+    }
+
+    #[test]
+    fn content_ends_as_the_head_says() {
+        let content = |fields: &str, status: u16, head_only| {
+            let answer = complete(&format!("HTTP/1.1 {status} X\r\n{fields}\r\n"), head_only);
+            (format!("{:?}", answer.content).split([' ', '(']).next().unwrap().to_owned(), answer.content.is_done(), answer.kept)
+        };
+        assert_eq!(content("Content-Length: 2\r\n", 200, false), ("Length".into(), false, true));
+        assert_eq!(content("Content-Length: 2\r\n", 200, true), ("Length".into(), true, true));
+        assert_eq!(content("Content-Length: 2\r\n", 304, false), ("Length".into(), true, true));
+        assert_eq!(content("", 204, false), ("Length".into(), true, true));
+        assert_eq!(content("Transfer-Encoding: Chunked\r\n", 200, false), ("Chunks".into(), false, true));
+        assert_eq!(content("", 200, false), ("Open".into(), false, false));
+        assert_eq!(content("Content-Length: 0\r\nConnection: close\r\n", 200, false), ("Length".into(), true, false));
+    }
+
+    #[test]
+    fn what_has_more_than_one_reading_is_broken() {
+        for fields in [
+            "Content-Length: 2\r\nContent-Length: 2\r\n",
+            "Content-Length: +2\r\n",
+            "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "A b: c\r\n",
+        ] {
+            let text = format!("HTTP/1.1 200 X\r\n{fields}\r\n");
+            assert!(matches!(read(text.as_bytes(), false), Reading::Broken(_)), "{fields:?}");
+        }
+        assert!(matches!(read(b"HTTP/1.0 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", false), Reading::Broken(_)));
+        assert!(matches!(read(b"HTTP/1.1 200 X\r\nA: ", false), Reading::Incomplete));
+        let long = format!("HTTP/1.1 200 X\r\nA: {}", "a".repeat(LONGEST_HEAD));
+        assert!(matches!(read(long.as_bytes(), false), Reading::Broken(_)));
+    }
+}
