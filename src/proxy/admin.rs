@@ -133,6 +133,10 @@ impl Admin {
             "last_reload": self.gate.current.status(),
             "upstreams": upstreams,
             "connections": self.gate.open.load(std::sync::atomic::Ordering::Acquire),
+            "fast_path": {
+                "enabled": self.gate.config.listen.fast_path,
+                "served": self.gate.fast.load(std::sync::atomic::Ordering::Relaxed),
+            },
             "audit": self.gate.audit.position(),
         })
     }

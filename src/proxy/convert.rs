@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::date::get_cached_date;
 
 use crate::audit::Recorded;
 use crate::config::Listen;
@@ -250,8 +251,14 @@ pub(super) fn refusal_bytes(refusal: &Refusal, id: &str, kept: bool) -> Vec<u8> 
     let mut text = format!("HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n", refusal.status);
     let length = refusal.body.len().to_string();
     let connection = if kept { "" } else { "close" };
-    let own =
-        [("content-length", length.as_str()), ("cache-control", "no-store"), ("x-request-id", id), ("connection", connection)];
+    let date = get_cached_date();
+    let own = [
+        ("date", date.to_str().unwrap_or_default()),
+        ("content-length", length.as_str()),
+        ("cache-control", "no-store"),
+        ("x-request-id", id),
+        ("connection", connection),
+    ];
     let given = refusal.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in own.into_iter().chain(given).filter(|(_, value)| !value.is_empty()) {
         text.push_str(&format!("{name}: {value}\r\n"));

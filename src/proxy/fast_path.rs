@@ -2,6 +2,7 @@
 //! proxy engine. What has not exactly the one form that this path knows is the engine's.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -114,9 +115,10 @@ impl FastPath {
             return Served::Declined;
         }
         let admission = gate.pipeline.admit(&raw, site.clone(), &handle.identity, Timestamp::now()).await;
+        gate.fast.fetch_add(1, Ordering::Relaxed);
         let (request, permit) = match admission {
-            // The walk reads as the look before it did, with the same rules: these cannot come.
-            Admission::Open(_) | Admission::Observed { .. } => return Served::Declined,
+            // The walk reads as the look before it did, with the same rules: these cannot come, and nothing is known of them.
+            Admission::Open(_) | Admission::Observed { .. } => return Served::Ended,
             Admission::Refused(refused) => {
                 client.buffer.drain(..head.length);
                 return refuse(gate, &site, &refused, arrival.head_only, client, started).await;
@@ -227,13 +229,12 @@ impl FastPath {
         }
         received.drain(..answer.length);
         let keeps = !matches!(answer.content, Content::Open { .. });
+        client.closing |= exchange.gate.draining();
         if client.closing || !keeps {
             answer.head.extend_from_slice(b"Connection: close\r\n");
         }
         answer.head.extend_from_slice(b"\r\n");
-        told.status = Some(answer.status);
-        let clean = relay(&mut upstream, &mut received, &mut answer, settings.read_timeout, client).await;
-        told.bytes = answer.content.came();
+        let clean = relay(&mut upstream, &mut received, &mut answer, settings.read_timeout, client, told).await;
         // What came behind the answer was not asked for.
         if clean?
             && answer.kept
@@ -305,6 +306,7 @@ async fn relay(
     answer: &mut Answer,
     patience: Duration,
     client: &mut Client<'_>,
+    told: &mut Told,
 ) -> Result<bool, Trouble> {
     let mut outgoing = std::mem::take(&mut answer.head);
     loop {
@@ -315,6 +317,7 @@ async fn relay(
             return Err(Trouble::Left);
         }
         outgoing.clear();
+        *told = Told { status: Some(answer.status), bytes: answer.content.came() };
         if answer.content.is_done() {
             return Ok(true);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::kept::Kept;
@@ -35,6 +35,8 @@ pub struct Gate {
     pub metrics: Metrics,
     /// Client connections that are open.
     pub open: AtomicUsize,
+    /// Requests that the fast path answered.
+    pub fast: AtomicU64,
     draining: AtomicBool,
 }
 
@@ -78,6 +80,7 @@ impl Gate {
             audit,
             metrics,
             open: AtomicUsize::new(0),
+            fast: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         })
     }

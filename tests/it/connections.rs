@@ -1,7 +1,7 @@
 //! Connections on both sides: TLS, h2, hosts, addresses, limits, drain.
 
 mod addresses;
-mod drain;
+pub mod drain;
 mod limits;
 mod tls;
 

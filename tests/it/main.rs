@@ -14,6 +14,7 @@ mod connections;
 mod corpus;
 mod differential;
 mod entrance;
+mod fast_path;
 mod fuzz_seeds;
 mod lookups;
 mod operation;

@@ -7,6 +7,7 @@ pub mod lenient;
 pub mod policies;
 pub mod process;
 pub mod program;
+pub mod scripted;
 pub mod upstream;
 
 use std::time::Duration;
