@@ -49,7 +49,7 @@ impl Arrival {
             Some("HEAD") => true,
             _ => return None,
         };
-        let path = request.path.map(str::as_bytes).filter(|path| *path == target && path.starts_with(b"/"))?;
+        let path = request.path.map(str::as_bytes).filter(|path| *path == target && is_origin_form(path))?;
         let mut names = String::with_capacity(head.len());
         let mut fields = Vec::with_capacity(request.headers.len());
         for field in request.headers.iter() {
@@ -99,6 +99,11 @@ impl Arrival {
     }
 }
 
+/// A path and a query of the characters that RFC 3986 §3.3 and §3.4 have in them. The engine refuses some of the others.
+fn is_origin_form(target: &[u8]) -> bool {
+    target.starts_with(b"/") && target.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(byte))
+}
+
 /// Where `part` stands in `whole`.
 fn within(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
     let begins = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
@@ -129,6 +134,8 @@ mod tests {
             "POST /a HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /a HTTP/1.0\r\nHost: x\r\n\r\n",
             "GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /a?b={} HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /a?b[]=c HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, x-auth-token\r\n\r\n",

@@ -204,7 +204,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                         idle = limits.keepalive_idle;
                         continue;
                     }
-                    Served::Ended => return self.part(stream).await,
+                    Served::Ended => return self.dismiss(stream, &[]).await,
                     Served::Declined => {}
                 }
             }
@@ -294,12 +294,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let filling = Filling { message: "", param: "", id: "" };
         let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling));
         convert::refusal_bytes(&Refusal { status: 408, body, headers: Vec::new() }, "", false)
-    }
-
-    /// Closes after an answer.
-    async fn part(&self, mut stream: Stream) {
-        // The client may be gone; either way this is the end.
-        drop(tokio::time::timeout(FAREWELL, AsyncWriteExt::shutdown(&mut stream)).await);
     }
 
     /// Answers and closes. What still comes is read for a moment: unread input can turn the close into a reset that eats

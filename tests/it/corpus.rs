@@ -149,7 +149,7 @@ struct Replay {
 }
 
 impl Replay {
-    async fn before(provider: &str) -> Self {
+    async fn before(provider: &str, fast_path: bool) -> Self {
         let upstream = Lenient::start().await;
         let url = || upstream.url().parse().unwrap();
         let builder = match provider {
@@ -159,6 +159,7 @@ impl Replay {
                 settings.account = Some(url());
             }),
         };
+        let builder = builder.with(|config| config.listen.fast_path = fast_path);
         Self { gate: builder.start(), upstream, records: 0, counts: (0.0, 0.0), seen: 0 }
     }
 
@@ -230,17 +231,17 @@ async fn no_request_of_the_corpus_shows_a_guarded_answer_without_a_permit() {
     let attempts: Vec<Attempt> = paths.iter().map(|path| Attempt::read(path)).collect();
     assert!(attempts.len() >= 200, "only {} files", attempts.len());
     let mut failures = Vec::new();
-    for provider in ["rocketchat", "docusign-rooms"] {
-        let mut replay = Replay::before(provider).await;
+    for (provider, fast_path) in ["rocketchat", "docusign-rooms"].into_iter().flat_map(|name| [(name, true), (name, false)]) {
+        let mut replay = Replay::before(provider, fast_path).await;
         for attempt in attempts.iter().filter(|attempt| attempt.provider == provider) {
             if let Some(wrong) = replay.wrong(attempt).await {
-                failures.push(format!("{} ({}): {wrong}", attempt.name, attempt.expect));
+                failures.push(format!("{} ({}, fast: {fast_path}): {wrong}", attempt.name, attempt.expect));
             }
         }
         let permitted = attempts.iter().filter(|attempt| attempt.provider == provider && attempt.expect == "permitted").count();
         let guarded = replay.upstream.seen().iter().filter(|seen| seen.guarded).count();
         if guarded != permitted {
-            failures.push(format!("{provider}: {guarded} guarded answers, {permitted} permits"));
+            failures.push(format!("{provider}, fast: {fast_path}: {guarded} answers, {permitted} permits"));
         }
     }
     assert!(failures.is_empty(), "{} of {} files:\n{}", failures.len(), attempts.len(), failures.join("\n"));

@@ -165,6 +165,35 @@ async fn both_paths_give_the_same_verdict_record_request_and_answer() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn both_paths_read_the_frozen_targets_alike() {
+    let sample = include_str!("../differential/sample.jsonl");
+    let lines = || sample.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["request"].clone());
+    for (provider, fields) in [("rocketchat", login("carol")), ("docusign-rooms", bearer("bob"))] {
+        let builder =
+            || async { if provider == "rocketchat" { GateBuilder::rocketchat().await } else { GateBuilder::docusign().await } };
+        let fast = builder().await.start();
+        let general = builder().await.with(|config| config.listen.fast_path = false).start();
+        let mut connections = [fast.connect().await, general.connect().await];
+        for request in lines().filter(|request| request["provider"] == provider).step_by(5) {
+            let (method, target) = (request["method"].as_str().unwrap(), request["target"].as_str().unwrap());
+            let mut told = Vec::new();
+            for (connection, gate) in connections.iter_mut().zip([&fast, &general]) {
+                let answer = connection.request(method, target, &fields, b"").await;
+                if answer.header("connection") == Some("close") {
+                    *connection = gate.connect().await;
+                }
+                told.push(lasting(&answer));
+            }
+            assert_eq!(told[0], told[1], "{request}");
+        }
+        let decisions = |gate: &Gate| gate.records_of("decision").into_iter().map(steady).collect::<Vec<_>>();
+        assert_eq!(decisions(&fast), decisions(&general));
+        assert_eq!(arrived(&fast), arrived(&general));
+        assert!(served(&fast).await > 50, "{provider}: {}", served(&fast).await);
+    }
+}
+
 /// A gate of each kind before an upstream that answers as the test says.
 async fn scripted(fast: bool) -> (Gate, Scripted) {
     let builder = GateBuilder::rocketchat().await;
