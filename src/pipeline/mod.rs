@@ -39,7 +39,7 @@ pub use verdict::{Denial, Outcome, Permit};
 use crate::audit::{AuditLog, Recorded};
 use crate::config::Upstream;
 use crate::identity::{Ask, Identity};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Stage};
 use crate::model::{Decision, Mode, RawRequest, Reason};
 use crate::rules::Rules;
 use matching::Matched;
@@ -166,17 +166,17 @@ impl Pipeline {
             Ok(validated) => validated,
             Err(denial) => return self.refuse(denial),
         };
-        self.metrics.stage("match", started.elapsed());
+        self.metrics.stage(Stage::Match, started.elapsed());
         let started = Instant::now();
         let identified = validated.identify(identity).await;
-        self.metrics.stage("facts", started.elapsed());
+        self.metrics.stage(Stage::Facts, started.elapsed());
         let identified = match identified {
             Ok(identified) => identified,
             Err(denial) => return self.refuse(denial),
         };
         let started = Instant::now();
         let decided = identified.decide();
-        self.metrics.stage("decide", started.elapsed());
+        self.metrics.stage(Stage::Decide, started.elapsed());
         match decided {
             Ok(permit) => self.permit(permit),
             Err(denial) => self.refuse(denial),
@@ -197,7 +197,7 @@ impl Pipeline {
     fn permit(&self, permit: Permit) -> Admission {
         let started = Instant::now();
         let recorded = self.audit.record(permit);
-        self.metrics.stage("record", started.elapsed());
+        self.metrics.stage(Stage::Record, started.elapsed());
         match recorded {
             Ok(permit) => {
                 self.count(permit.trail(), Decision::Permit, None);
@@ -213,7 +213,7 @@ impl Pipeline {
     fn refuse(&self, denial: Box<Denial>) -> Admission {
         let started = Instant::now();
         let recorded = self.audit.record(*denial);
-        self.metrics.stage("record", started.elapsed());
+        self.metrics.stage(Stage::Record, started.elapsed());
         match recorded {
             Ok(denial) => {
                 self.count(denial.trail(), Decision::Deny, Some(denial.reason()));

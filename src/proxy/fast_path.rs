@@ -19,7 +19,7 @@ use super::gateway::failure;
 use super::head::{Framing, Head};
 use super::relay::{self, Answer, Content, Reading};
 use crate::audit::Recorded;
-use crate::metrics::UpstreamError;
+use crate::metrics::{Stage, UpstreamError};
 use crate::model::Mode;
 use crate::pipeline::{self, Admission, Outcome, Permit, Refused, Site};
 
@@ -223,7 +223,7 @@ impl FastPath {
                 Err(trouble) => return Err(trouble),
             }
         };
-        exchange.gate.metrics.stage("upstream", forwarded.elapsed());
+        exchange.gate.metrics.stage(Stage::Upstream, forwarded.elapsed());
         if answer.status == 401 {
             exchange.handle.unauthorized(exchange.permit);
         }

@@ -18,7 +18,7 @@ use super::convert;
 use super::entrance::Handed;
 use super::gate::Gate;
 use crate::audit::Recorded;
-use crate::metrics::{InvalidationCause, RejectedCause, UpstreamError};
+use crate::metrics::{self, InvalidationCause, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Reason};
 use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
 use crate::rules::Then;
@@ -324,7 +324,7 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
         if let Some(forwarded) = exchange.forwarded.take() {
-            self.gate.metrics.stage("upstream", forwarded.elapsed());
+            self.gate.metrics.stage(metrics::Stage::Upstream, forwarded.elapsed());
         }
         match response.status.as_u16() {
             401 => self.unauthorized(session, exchange),
