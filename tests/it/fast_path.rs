@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
 use rolegate::demo::world::workspace::{BOARDROOM, CAROL, TOWN_SQUARE};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -192,6 +193,64 @@ async fn both_paths_read_the_frozen_targets_alike() {
         assert_eq!(arrived(&fast), arrived(&general));
         assert!(served(&fast).await > 50, "{provider}: {}", served(&fast).await);
     }
+}
+
+/// A head that began as an honest one: `edits` say where it was cut, doubled, swapped or overwritten.
+fn spoilt(host: &str, edits: &[(u8, u16, u8)]) -> Vec<u8> {
+    let fields: String = login("carol").iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!("GET {ROLES}?rid={BOARDROOM} HTTP/1.1\r\nHost: {host}\r\n{fields}Accept: */*\r\nConnection: keep-alive");
+    let mut lines: Vec<Vec<u8>> = head.split("\r\n").map(|line| line.as_bytes().to_vec()).collect();
+    for (kind, place, byte) in edits {
+        let index = usize::from(*place) % lines.len();
+        let other = usize::from(*byte) % lines.len();
+        let at = usize::from(*byte) % (lines[index].len() + 1);
+        let strange = b"\t :;,%/.?#&=@\\\"\x00\x7f\xff{[";
+        match kind % 8 {
+            0 if lines.len() > 1 => drop(lines.remove(index)),
+            1 => lines.insert(index, lines[other].clone()),
+            2 => lines.swap(index, other),
+            3 => lines[index].insert(at, strange[usize::from(*place) % strange.len()]),
+            4 => lines[index].truncate(at),
+            5 => lines[index] = lines[index].to_ascii_uppercase(),
+            6 => lines.push([b"Connection: close", b"Content-Length: 0", b"X_User_Id: a     "][other % 3].to_vec()),
+            _ => {
+                let more = lines[other].clone();
+                lines[index].extend_from_slice(&more[..at.min(more.len())]);
+            }
+        }
+    }
+    [lines.join(&b"\r\n"[..]), b"\r\n\r\n".to_vec()].concat()
+}
+
+#[test]
+fn both_paths_agree_on_heads_that_nobody_thought_of() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (fast, general) = runtime.block_on(async { (gate(true).await, gate(false).await) });
+    let edits = prop::collection::vec((any::<u8>(), any::<u16>(), any::<u8>()), 0..4);
+    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(edits in edits)| {
+        let told = runtime.block_on(async {
+            let mut told = Vec::new();
+            for gate in [&fast, &general] {
+                let before = gate.records_of("decision").len();
+                let mut connection = gate.connect().await;
+                connection.send(&spoilt("chat.example.org", &edits)).await;
+                // Whatever it was, the client has no more to say, so that nobody waits for the rest of it.
+                let mut received = Vec::new();
+                connection.send(b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+                tokio::time::timeout(PATIENCE, connection.stream.read_to_end(&mut received)).await.expect("no end").ok();
+                let first = String::from_utf8_lossy(&received).lines().next().unwrap_or_default().to_owned();
+                let decisions: Vec<Value> = gate.records_of("decision").split_off(before).into_iter().map(steady).collect();
+                told.push((first, decisions));
+            }
+            told
+        });
+        prop_assert_eq!(&told[0], &told[1]);
+    });
+    let taken = runtime.block_on(served(&fast));
+    assert!(taken >= 50, "only {taken} took the fast path");
+    assert_eq!(arrived(&fast), arrived(&general));
+    runtime.block_on(async { drop((fast, general)) });
 }
 
 /// A gate of each kind before an upstream that answers as the test says.
