@@ -68,6 +68,8 @@ impl Paint {
         self.with("1", text)
     }
 
+    /// Only the demo has something to say aside.
+    #[cfg(feature = "demo")]
     pub(super) fn faint(self, text: &str) -> String {
         self.with("2", text)
     }
