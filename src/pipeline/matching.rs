@@ -134,14 +134,6 @@ pub fn wants_content(raw: &RawRequest<'_>, site: &Site) -> bool {
     }
 }
 
-/// Whether `raw` leads to an action that is judged by its head alone.
-#[must_use]
-pub fn is_guarded_read(raw: &RawRequest<'_>, site: &Site) -> bool {
-    let Reading::Inside(canonical) = target::read(raw.target, raw.host, &site.guarded) else { return false };
-    let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
-    matches!(router::find(&site.rules.provider, raw.method, path), Found::Action { action, .. } if !action.takes_body())
-}
-
 /// The fields of the body's object.
 fn fields(raw: &RawRequest<'_>) -> Result<Map<String, Value>, Unreadable> {
     match json_content(raw)? {

@@ -21,7 +21,7 @@ use super::relay::{self, Answer, Content, Reading};
 use crate::audit::Recorded;
 use crate::metrics::{Stage, UpstreamError};
 use crate::model::Mode;
-use crate::pipeline::{self, Admission, Outcome, Permit, Refused, Site};
+use crate::pipeline::{Admission, Outcome, Permit, Refused, Site};
 
 /// How much of what comes after the request is kept while it is answered; beyond that nobody looks whether the client left.
 const STASH: usize = 64 * 1024;
@@ -111,16 +111,19 @@ impl FastPath {
             .fold((0_usize, 0_usize), |(count, size), (name, value)| (count + 1, size + name.len() + value.len() + 4));
         let within = count <= limits.header_fields && size <= limits.header_bytes;
         let raw = arrival.raw(bytes, host, &origin);
-        if !within || site.upstream.mode != Mode::Enforce || !pipeline::is_guarded_read(&raw, &site) {
+        let inside = site.guarded.iter().any(|space| raw.target.starts_with(space.as_bytes()));
+        if !within || !inside || site.upstream.mode != Mode::Enforce {
             return Served::Declined;
         }
         let admission = gate.pipeline.admit(&raw, site.clone(), &handle.identity, Timestamp::now()).await;
-        gate.fast.fetch_add(1, Ordering::Relaxed);
         let (request, permit) = match admission {
-            // The walk reads as the look before it did, with the same rules: these cannot come, and nothing is known of them.
-            Admission::Open(_) | Admission::Observed { .. } => return Served::Ended,
+            // What is not judged leaves no trace, so that the engine can begin anew.
+            Admission::Open(_) => return Served::Declined,
+            // Where verdicts are only observed nobody comes here.
+            Admission::Observed { .. } => return Served::Ended,
             Admission::Refused(refused) => {
                 client.buffer.drain(..head.length);
+                gate.fast.fetch_add(1, Ordering::Relaxed);
                 return refuse(gate, &site, &refused, arrival.head_only, client, started).await;
             }
             Admission::Permitted(permit) => {
@@ -129,6 +132,7 @@ impl FastPath {
             }
         };
         client.buffer.drain(..head.length);
+        gate.fast.fetch_add(1, Ordering::Relaxed);
         let exchange = Exchange { gate, handle, permit: &permit, request, head_only: arrival.head_only };
         self.forward(exchange, &site, client, started).await
     }
