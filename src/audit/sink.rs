@@ -81,12 +81,12 @@ impl Output {
         Self { medium: Box::new(file), place: Some(place), bytes, records, torn: 0 }
     }
 
-    /// Writes `lines`, each with its newline, of which the first has the number `first`: in one call to the kernel
-    /// unless that takes only a part. A file that would grow past its size is rotated before.
+    /// Writes `lines`, `records` of them, each with its newline, of which the first has the number `first`: in one call to
+    /// the kernel unless that takes only a part. A file that would grow past its size is rotated before.
     ///
     /// # Errors
     /// What the kernel said, and how many of the bytes are whole lines that stay. Half a line does not stay.
-    pub(super) fn append(&mut self, lines: &[u8], first: u64) -> Result<(), Partial> {
+    pub(super) fn append(&mut self, lines: &[u8], records: usize, first: u64) -> Result<(), Partial> {
         self.mend().map_err(|cause| Partial { cause, whole: 0 })?;
         self.rotate_before(lines.len(), first);
         let mut rest = lines;
@@ -98,13 +98,13 @@ impl Output {
                 Err(error) => break error,
             }
             if rest.is_empty() {
-                self.count(lines);
+                self.count(lines.len(), records);
                 return Ok(());
             }
         };
         let written = lines.get(..lines.len() - rest.len()).unwrap_or_default();
         let whole = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        self.count(written.get(..whole).unwrap_or_default());
+        self.count(whole, count_lines(written.get(..whole).unwrap_or_default()));
         self.torn = (written.len() - whole) as u64;
         // A failure here is met again before the next write.
         let _ = self.mend();
@@ -159,9 +159,9 @@ impl Output {
         self.torn = 0;
     }
 
-    fn count(&mut self, lines: &[u8]) {
-        self.bytes = self.bytes.saturating_add(lines.len() as u64);
-        self.records = self.records.saturating_add(count_lines(lines) as u64);
+    fn count(&mut self, bytes: usize, records: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.records = self.records.saturating_add(records as u64);
     }
 
     fn mend(&mut self) -> io::Result<()> {
@@ -190,10 +190,10 @@ mod tests {
         let (mut reader, writer) = pipe().unwrap();
         let medium = Box::new(Stream(File::from(OwnedFd::from(writer))));
         let mut output = Output { medium, place: None, bytes: 0, records: 0, torn: 0 };
-        output.append(b"one\n", 1).unwrap();
+        output.append(b"one\n", 1, 1).unwrap();
         output.medium.write(b"tw").unwrap();
         output.torn = 2;
-        output.append(b"two\nthree\n", 2).unwrap();
+        output.append(b"two\nthree\n", 2, 2).unwrap();
         assert_eq!((output.bytes, output.records), (14, 3));
         drop(output);
         let mut text = String::new();

@@ -219,7 +219,7 @@ impl State {
         let seq = sealed.seq;
         match self.durability {
             Durability::Written => {
-                self.output.append(&self.line, seq).map_err(|partial| partial.cause)?;
+                self.output.append(&self.line, 1, seq).map_err(|partial| partial.cause)?;
                 self.succeeded();
                 self.chain.advance(sealed);
             }
@@ -242,7 +242,7 @@ impl State {
             return Ok(());
         }
         let first = self.first_unwritten();
-        let outcome = match self.output.append(&self.pending.lines, first) {
+        let outcome = match self.output.append(&self.pending.lines, self.pending.records, first) {
             Ok(()) => {
                 self.pending.lines.clear();
                 self.pending.records = 0;
