@@ -269,7 +269,7 @@ impl Serialize for ObligationFields<'_> {
 fn shown(bytes: &[u8], longest: usize) -> String {
     use std::fmt::Write as _;
     const CUT: &str = "...";
-    let mut text = String::new();
+    let mut text = String::with_capacity(bytes.len().min(longest) + CUT.len());
     for byte in bytes {
         match byte {
             b' '..=b'~' => text.push(char::from(*byte)),
@@ -306,7 +306,8 @@ fn shown_target(target: &[u8], action: Option<&Action>) -> String {
     let target = &without_password(target);
     let declared = |name: &[u8]| action.is_some_and(|action| action.params.iter().any(|param| param.name.as_bytes() == name));
     let end = path_end(target);
-    let mut cut = target.get(..end).unwrap_or_default().to_vec();
+    let mut cut = Vec::with_capacity(target.len() + 8);
+    cut.extend_from_slice(target.get(..end).unwrap_or_default());
     let query = target.get(end..).unwrap_or_default();
     for pair in query.split_inclusive(|byte| b"?&;#".contains(byte)) {
         let (pair, separator) = match pair.split_last() {
