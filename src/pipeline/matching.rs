@@ -52,42 +52,43 @@ pub(super) enum Matched {
     Guarded(Box<MatchedRequest>),
 }
 
-pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: Trail) -> Result<Matched, Box<Denial>> {
+/// Only what is judged gets a `trail`.
+pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: impl FnOnce() -> Trail) -> Result<Matched, Box<Denial>> {
     let provider = &site.rules.provider;
     let canonical = match target::read(raw.target, raw.host, &site.guarded) {
         Reading::Outside => {
             return match misleading_header(raw, site) {
-                Some(why) => Err(trail.deny(Reason::HeaderAmbiguous, why)),
+                Some(why) => Err(trail().deny(Reason::HeaderAmbiguous, why)),
                 None => Ok(Matched::Open(Open::Outside)),
             };
         }
-        Reading::Ambiguous(why) => return Err(trail.deny(Reason::TargetAmbiguous, why)),
+        Reading::Ambiguous(why) => return Err(trail().deny(Reason::TargetAmbiguous, why)),
         Reading::Inside(canonical) => canonical,
     };
     if let Some(why) = ambiguous_header(raw, site) {
-        return Err(trail.deny(Reason::HeaderAmbiguous, why));
+        return Err(trail().deny(Reason::HeaderAmbiguous, why));
     }
     let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
     match router::find(provider, raw.method, path) {
-        Found::Tunnel { tunnel, pattern } => call(raw, site, trail, tunnel, pattern),
-        Found::Variant => Err(trail.deny(Reason::TargetAmbiguous, "the path is a guarded one in another spelling")),
-        Found::Undeclared => Err(trail.deny(Reason::TargetAmbiguous, "the path holds an encoding that no route declares")),
+        Found::Tunnel { tunnel, pattern } => call(raw, site, trail(), tunnel, pattern),
+        Found::Variant => Err(trail().deny(Reason::TargetAmbiguous, "the path is a guarded one in another spelling")),
+        Found::Undeclared => Err(trail().deny(Reason::TargetAmbiguous, "the path holds an encoding that no route declares")),
         Found::OtherMethod(_) if is_preflight(raw) => Ok(Matched::Open(Open::Preflight)),
         Found::OtherMethod(methods) => {
-            let mut denial = trail.deny(Reason::MethodNotDeclared, format!("`{}` is not declared on this path", raw.method));
+            let mut denial = trail().deny(Reason::MethodNotDeclared, format!("`{}` is not declared on this path", raw.method));
             denial.allow(&methods);
             Err(denial)
         }
         Found::Route(route) => match route.then {
             Then::Forward => Ok(Matched::Open(Open::Route)),
-            Then::Deny => Err(trail.deny(Reason::RouteUnlisted, "the provider file closes this route")),
+            Then::Deny => Err(trail().deny(Reason::RouteUnlisted, "the provider file closes this route")),
         },
         Found::Unlisted => match site.upstream.unlisted {
             Then::Forward => Ok(Matched::Open(Open::Unlisted)),
-            Then::Deny => Err(trail.deny(Reason::RouteUnlisted, "no action or route declares this path")),
+            Then::Deny => Err(trail().deny(Reason::RouteUnlisted, "no action or route declares this path")),
         },
         Found::Action { action, pattern, segments } => {
-            let mut trail = trail;
+            let mut trail = trail();
             trail.found(raw, action, Door::Rest);
             if raw.body != Body::Absent && !action.takes_body() {
                 return Err(trail.deny(Reason::BodyTooLarge, "the action takes no body"));

@@ -155,9 +155,8 @@ impl Pipeline {
     }
 
     async fn walk<A: Ask>(&self, raw: &RawRequest<'_>, site: Site, identity: &Identity<A>, now: Timestamp) -> Admission {
-        let trail = Trail::new(raw, site.clone(), now);
         let started = Instant::now();
-        let matched = match matching::match_request(raw, &site, trail) {
+        let matched = match matching::match_request(raw, &site, || Trail::new(raw, site.clone(), now)) {
             Ok(Matched::Open(open)) => return Admission::Open(open),
             Ok(Matched::Guarded(matched)) => *matched,
             Err(denial) => return self.refuse(denial),
