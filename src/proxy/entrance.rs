@@ -33,6 +33,8 @@ use crate::rules::refusal::{Filling, Refusal};
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long to wait when the process has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
+/// What is read of a head at once: nearly every head whole. Each idle connection holds as much.
+const READ_AT_ONCE: usize = 2048;
 /// The length of the client's connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 /// How much is read from a client after it was refused, in bytes, and for how long.
@@ -249,6 +251,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 Reading::Incomplete => {}
             }
             let began = !buffer.is_empty();
+            buffer.reserve(READ_AT_ONCE);
             // Half a head at the end is no request yet: nobody has acted on it, and waiting for the rest would hold up the end.
             let read = tokio::select! {
                 biased;

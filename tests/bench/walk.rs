@@ -13,6 +13,7 @@ use std::sync::Arc;
 use divan::{AllocProfiler, Bencher, black_box};
 use futures_util::FutureExt;
 use rolegate::audit::Durability;
+use rolegate::metrics::Stage;
 use rolegate::model::{Decision, Door, Mode, Record, Resource, Subject, Value};
 use rolegate::pipeline::{Admission, Evaluation, evaluate_request};
 use rolegate::policy::Query;
@@ -251,7 +252,7 @@ mod counting {
     #[divan::bench]
     fn stage(bencher: Bencher<'_, '_>) {
         let bench = Bench::new(RIG, Durability::Written);
-        bencher.bench_local(|| bench.metrics.stage(black_box("match"), black_box(std::time::Duration::from_micros(3))));
+        bencher.bench_local(|| bench.metrics.stage(black_box(Stage::Match), black_box(std::time::Duration::from_micros(3))));
     }
 
     #[divan::bench]
