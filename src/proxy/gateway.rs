@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,6 +24,8 @@ use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
 use crate::rules::Then;
 use crate::rules::refusal::Refusal;
 
+/// The first of the pools of one connection each, which no other request finds.
+const FRESH: u64 = 2;
 /// How long the body of a refused request may take to arrive before the connection is given up.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Gateway {
     gate: Arc<Gate>,
+    /// How many requests were tried again.
+    tries: AtomicU64,
 }
 
 /// One request on its way through.
@@ -52,6 +56,8 @@ pub(super) struct Exchange {
     sent: bool,
     /// When the head of this try was ready for the upstream.
     forwarded: Option<Instant>,
+    /// Whether a kept connection failed this request: the next try has one of its own.
+    retrying: bool,
 }
 
 /// How far a request has come. Only `PassThrough` and `Admitted` have a destination.
@@ -67,7 +73,7 @@ impl Gateway {
     /// A gateway to what `gate` knows.
     #[must_use]
     pub(super) fn new(gate: Arc<Gate>) -> Self {
-        Self { gate }
+        Self { gate, tries: AtomicU64::new(0) }
     }
 
     /// Judges the request.
@@ -191,6 +197,7 @@ impl ProxyHttp for Gateway {
             inspected: false,
             sent: false,
             forwarded: None,
+            retrying: false,
         }
     }
 
@@ -261,6 +268,11 @@ impl ProxyHttp for Gateway {
             && !upgrade
         {
             peer.options.read_timeout = Some(site.upstream.first_byte_timeout.max(site.upstream.read_timeout));
+        }
+        if exchange.retrying {
+            // Where one kept connection was about to be closed, the others may be, too.
+            peer.group_key = FRESH.saturating_add(self.tries.fetch_add(1, Ordering::Relaxed));
+            peer.options.idle_timeout = Some(Duration::ZERO);
         }
         Ok(Box::new(peer))
     }
@@ -357,6 +369,7 @@ impl ProxyHttp for Gateway {
         } else {
             error.set_retry(false);
         }
+        exchange.retrying = error.retry();
         error
     }
 
