@@ -362,8 +362,9 @@ impl ProxyHttp for Gateway {
         let unanswered = session.response_written().is_none();
         if matches!(exchange.stage, Stage::Admitted(_)) {
             // What an action does is read, by whatever method: a kept connection that the upstream was about to close is no
-            // reason to fail it.
-            error.set_retry(whole && unanswered && reused && *error.esource() == ErrorSource::Upstream);
+            // reason to fail it. One that is only slow has heard the request.
+            let closed = *error.esource() == ErrorSource::Upstream && failure(error.etype()) != UpstreamError::Timeout;
+            error.set_retry(whole && unanswered && reused && closed);
         } else if whole && session.req_header().method.is_idempotent() {
             error.retry.decide_reuse(reused);
         } else {

@@ -453,6 +453,26 @@ async fn a_silent_upstream_is_told_as_504() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_only_slow_is_not_asked_twice() {
+    for fast in [true, false] {
+        let builder = GateBuilder::rocketchat().await.with(|config| config.listen.fast_path = fast);
+        let upstream = Scripted::before(builder.sample.url().trim_start_matches("http://").parse().unwrap(), ROLES).await;
+        let url = format!("http://{}", upstream.address).parse().unwrap();
+        let short = std::time::Duration::from_millis(300);
+        let builder = builder.upstream(|settings| {
+            settings.url = url;
+            (settings.read_timeout, settings.first_byte_timeout) = (short, short);
+        });
+        let gate = builder.start();
+        upstream.play(&[b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"], false);
+        assert_eq!(ask(&mut gate.connect().await, "GET").await.status, 200);
+        upstream.play(&[], false);
+        assert_eq!(ask(&mut gate.connect().await, "GET").await.status, 504, "on the kept connection, fast: {fast}");
+        assert_eq!(upstream.heads().len(), 2, "fast: {fast}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_last_answer_before_the_end_says_so() {
     let mut gate = gate(true).await;
     let mut connection = gate.connect().await;
