@@ -177,14 +177,14 @@ impl FastPath {
         let address = exchange.handle.peer.address();
         let kept = address.and_then(|address| exchange.handle.kept.take(address));
         if let Some(upstream) = kept {
-            match self.once(exchange, upstream, true, client, told).await {
+            match self.once(exchange, upstream, address, true, client, told).await {
                 // It was closed by the upstream a moment ago: that is worth one more try, on a new one.
                 Err(Trouble::Upstream { stale: true, .. }) => {}
                 ended => return ended,
             }
         }
         let upstream = self.connect(exchange).await?;
-        self.once(exchange, upstream, false, client, told).await
+        self.once(exchange, upstream, address, false, client, told).await
     }
 
     async fn connect(&self, exchange: &Exchange<'_>) -> Result<Stream, Trouble> {
@@ -197,12 +197,12 @@ impl FastPath {
         &self,
         exchange: &Exchange<'_>,
         mut upstream: Stream,
+        address: Option<SocketAddr>,
         reused: bool,
         client: &mut Client<'_>,
         told: &mut Told,
     ) -> Result<bool, Trouble> {
         let settings = &exchange.permit.trail().site().upstream;
-        let address = exchange.handle.peer.address();
         let forwarded = Instant::now();
         if !write(&mut upstream, &exchange.request, settings.read_timeout).await {
             return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: reused });
@@ -243,8 +243,9 @@ impl FastPath {
         if clean?
             && answer.kept
             && received.is_empty()
-            && let Some(address) = address
+            && let Some(address) = address.filter(|_| address == exchange.handle.peer.address())
         {
+            // While the name led to one place only, so that it is known where the connection goes.
             exchange.handle.kept.put(upstream, address);
         }
         Ok(keeps)
