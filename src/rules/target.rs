@@ -384,6 +384,20 @@ mod tests {
     }
 
     #[test]
+    fn a_long_target_that_leads_elsewhere_passes() {
+        // As single sign-on sends them: signed text in base64, percent-encoded, and a place to go back to.
+        let signed: String = (0..9_000).map(|index| ["A", "b", "7", "%2B", "%2F", "q", "%3D", "Z"][index * 7 % 8]).collect();
+        let back = "https%3A%2F%2Fchat.example.org%2Fhome%3Fa%3D1%26b%3Dx%20y%3Bz";
+        for target in [
+            format!("/_saml/validate/x?SAMLResponse={signed}&RelayState={back}"),
+            format!("/file-upload/a1/{}.pdf?token={signed}", "my%20file%2C%20v1.2%20".repeat(20)),
+            format!("/home?next={back}&then={back}&state={signed}"),
+        ] {
+            assert_eq!(reading(&target), Reading::Outside, "{} bytes: {}", target.len(), &target[..60]);
+        }
+    }
+
+    #[test]
     fn a_query_is_read_strictly() {
         assert_eq!(pairs(b"a=1&b=x+y%2B&&c").unwrap(), [("a", "1"), ("b", "x y+"), ("c", "")].map(|(n, v)| (n.into(), v.into())));
         assert_eq!(pairs(b"rid=secret?&rid=public"), Err(QueryFault::SecondMark));
