@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// A named network that the client is in; may be repeated
     #[arg(long, value_name = "NAME")]
     network: Vec<String>,
-    /// The request's content, as application/json: a method call
+    /// The request's content, as application/json: a method call, or the parameters of a body
     #[arg(long, value_name = "JSON")]
     content: Option<String>,
     /// For whom to print

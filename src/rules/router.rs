@@ -131,12 +131,10 @@ impl Pattern {
     }
 
     fn matches(&self, path: &str) -> Option<Vec<(&str, String)>> {
-        let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        if parts.len() != self.segments.len() {
-            return None;
-        }
+        let mut parts = path.strip_prefix('/')?.split('/');
         let mut named = Vec::new();
-        for (segment, part) in self.segments.iter().zip(parts) {
+        for segment in &self.segments {
+            let part = parts.next()?;
             match segment {
                 Segment::Literal(text) if text == part => {}
                 Segment::Literal(_) => return None,
@@ -144,7 +142,7 @@ impl Pattern {
                 Segment::Named(name) => named.push((name.as_str(), part.to_owned())),
             }
         }
-        Some(named)
+        parts.next().is_none().then_some(named)
     }
 
     /// Whether `path` differs from this pattern only in the case of literals, a trailing slash, or something hung on to
