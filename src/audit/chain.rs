@@ -15,28 +15,32 @@ pub(super) const NOTHING_BEFORE: &str = "000000000000000000000000000000000000000
 /// The greatest number that every JSON reader takes for an exact integer (RFC 8259 §6).
 const GREATEST_SEQ: u64 = (1 << 53) - 1;
 
+/// A hash as it stands in a line: 64 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hash([u8; 64]);
+
 /// The end of the chain, to which the next line is tied.
 #[derive(Debug, Clone)]
 pub(super) struct Chain {
     next: u64,
-    prev: String,
+    prev: Hash,
 }
 
 /// A line that has its place in the chain; it takes the place once the chain has [advanced](Chain::advance).
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub(super) seq: u64,
-    hash: String,
+    hash: Hash,
 }
 
 impl Chain {
     /// A chain without a line.
     pub(super) fn new() -> Self {
-        Self { next: 1, prev: NOTHING_BEFORE.to_owned() }
+        Self { next: 1, prev: Hash([b'0'; 64]) }
     }
 
     /// A chain whose last line has the number `seq` and this hash.
-    pub(super) fn after(seq: u64, hash: String) -> Self {
+    pub(super) fn after(seq: u64, hash: Hash) -> Self {
         Self { next: seq.saturating_add(1), prev: hash }
     }
 
@@ -53,7 +57,9 @@ impl Chain {
         line.clear();
         write!(line, r#"{{"v":1,"seq":{}"#, self.next)?;
         line.extend_from_slice(body);
-        write!(line, r#","prev":"{}"}}"#, self.prev)?;
+        for part in [br#","prev":""#, &self.prev.0[..], br#""}"#] {
+            line.extend_from_slice(part);
+        }
         if line.len() > LINE_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the record is longer than 1 MiB"));
         }
@@ -70,8 +76,18 @@ impl Chain {
 }
 
 /// The hash by which the next line names `line`, which comes without its newline.
-pub(super) fn hash(line: &[u8]) -> String {
-    hex::encode(Sha256::digest(line))
+pub(super) fn hash(line: &[u8]) -> Hash {
+    let mut digits = [b'0'; 64];
+    // Two digits for each of 32 bytes: it cannot fail.
+    let _ = hex::encode_to_slice(Sha256::digest(line), &mut digits);
+    Hash(digits)
+}
+
+impl Hash {
+    /// The digits.
+    pub(super) fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// What the chain needs of a line.
@@ -144,12 +160,12 @@ mod tests {
         let mut second = Vec::new();
         chain.seal(br#","kind":"stop""#, &mut second).unwrap();
         let link = Link::read(second.trim_ascii_end()).unwrap();
-        assert_eq!((link.seq, &*link.prev), (2, &*hash(first.trim_ascii_end())));
+        assert_eq!((link.seq, &*link.prev), (2, hash(first.trim_ascii_end()).as_str()));
     }
 
     #[test]
     fn the_hash_is_the_one_that_sha256sum_prints() {
-        assert_eq!(hash(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(hash(b"abc").as_str(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::OpenError;
-use super::chain::{Flaw, LINE_BYTES, Link, hash};
+use super::chain::{Flaw, Hash, LINE_BYTES, Link, hash};
 use super::sink::count_lines;
 
 /// Two lines of the greatest length and the newline before them.
@@ -30,7 +30,7 @@ pub(super) struct Records {
     /// The number of the last one.
     pub(super) last: u64,
     /// The hash of the last one.
-    pub(super) hash: String,
+    pub(super) hash: Hash,
 }
 
 impl Tail {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::chain::{LINE_BYTES, Link, NOTHING_BEFORE, hash};
+use super::chain::{Hash, LINE_BYTES, Link, NOTHING_BEFORE, hash};
 
 /// A chain without a flaw, as far as it was there to check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -80,7 +80,7 @@ struct Walk {
 struct Last {
     place: Place,
     seq: u64,
-    hash: String,
+    hash: Hash,
 }
 
 #[derive(Debug, Clone)]
@@ -138,11 +138,11 @@ impl Walk {
         };
         if let Some(doubt) = self.doubt.take() {
             let last = self.last.take();
-            let fits = last.as_ref().map(|last| *last.hash == *link.prev);
+            let fits = last.as_ref().map(|last| last.hash.as_str() == link.prev);
             return Err(doubt.resolve(last, fits));
         }
         match &self.last {
-            Some(last) if last.hash != *link.prev => self.doubt = Some(Doubt { before: last.place.clone() }),
+            Some(last) if last.hash.as_str() != link.prev => self.doubt = Some(Doubt { before: last.place.clone() }),
             None => self.first = link.seq,
             Some(_) => {}
         }
@@ -180,7 +180,8 @@ impl Walk {
         if let Some(doubt) = self.doubt.take() {
             return Err(doubt.resolve(self.last.take(), None));
         }
-        let (last, last_hash) = self.last.map_or((0, NOTHING_BEFORE.to_owned()), |last| (last.seq, last.hash));
+        let (last, last_hash) =
+            self.last.map_or((0, NOTHING_BEFORE.to_owned()), |last| (last.seq, last.hash.as_str().to_owned()));
         Ok(Verified { records: self.records, first: self.first, last, last_hash })
     }
 }
@@ -232,7 +233,7 @@ mod tests {
         let files = [lines[..2].concat(), Vec::new(), lines[2..].concat()];
         let verified = verify_bytes(&files).unwrap();
         assert_eq!((verified.records, verified.first, verified.last), (5, 1, 5));
-        assert_eq!(verified.last_hash, hash(lines[4].trim_ascii_end()));
+        assert_eq!(verified.last_hash, hash(lines[4].trim_ascii_end()).as_str());
         assert!(verified.to_string().starts_with("5 records, seq 1 to 5, unbroken from the beginning"));
     }
 
