@@ -1,5 +1,6 @@
 //! A head in the one form that the fast path takes; every other is the engine's.
 
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -39,9 +40,9 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Recognises a head that was already found to have one reading.
     pub(super) fn recognise(head: &[u8], target: &[u8]) -> Option<Self> {
-        let mut parsed = [httparse::EMPTY_HEADER; MOST_FIELDS];
-        let mut request = httparse::Request::new(&mut parsed);
-        if request.parse(head).ok()?.is_partial() || request.version != Some(1) {
+        let mut parsed = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut request = httparse::Request::new(&mut []);
+        if request.parse_with_uninit_headers(head, &mut parsed).ok()?.is_partial() || request.version != Some(1) {
             return None;
         }
         let head_only = match request.method {
@@ -54,8 +55,10 @@ impl Arrival {
         let mut fields = Vec::with_capacity(request.headers.len());
         for field in request.headers.iter() {
             let begins = names.len();
-            names.extend(field.name.chars().map(|letter| letter.to_ascii_lowercase()));
-            let name = names.get(begins..)?;
+            names.push_str(field.name);
+            let name = names.get_mut(begins..)?;
+            name.make_ascii_lowercase();
+            let name = &*name;
             if TELLING.contains(&name) || (name == "connection" && !field.value.eq_ignore_ascii_case(b"keep-alive")) {
                 return None;
             }

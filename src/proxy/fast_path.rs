@@ -17,6 +17,7 @@ use super::convert;
 use super::gate::{Gate, Handle};
 use super::gateway::failure;
 use super::head::{Framing, Head};
+use super::kept::Line;
 use super::relay::{self, Answer, Content, Reading};
 use crate::audit::Recorded;
 use crate::metrics::{Stage, UpstreamError};
@@ -115,7 +116,7 @@ impl FastPath {
         if !within || !inside || site.upstream.mode != Mode::Enforce {
             return Served::Declined;
         }
-        let admission = gate.pipeline.admit(&raw, site.clone(), &handle.identity, Timestamp::now()).await;
+        let admission = gate.pipeline.admit(&raw, &site, &handle.identity, Timestamp::now()).await;
         let (request, permit) = match admission {
             // What is not judged leaves no trace, so that the engine can begin anew.
             Admission::Open(_) => return Served::Declined,
@@ -183,7 +184,7 @@ impl FastPath {
                 ended => return ended,
             }
         }
-        let upstream = self.connect(exchange).await?;
+        let upstream = Line::new(self.connect(exchange).await?);
         self.once(exchange, upstream, address, false, client, told).await
     }
 
@@ -196,7 +197,7 @@ impl FastPath {
     async fn once(
         &self,
         exchange: &Exchange<'_>,
-        mut upstream: Stream,
+        mut upstream: Line,
         address: Option<SocketAddr>,
         reused: bool,
         client: &mut Client<'_>,
@@ -204,13 +205,12 @@ impl FastPath {
     ) -> Result<bool, Trouble> {
         let settings = &exchange.permit.trail().site().upstream;
         let forwarded = Instant::now();
-        if !write(&mut upstream, &exchange.request, settings.read_timeout).await {
+        if !write(&mut upstream.stream, &exchange.request, settings.read_timeout).await {
             return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: reused });
         }
-        let mut received = Vec::with_capacity(4096);
         let first_byte = settings.first_byte_timeout.max(settings.read_timeout);
         let mut answer = loop {
-            match head(&mut upstream, &mut received, exchange.head_only, first_byte, client).await {
+            match head(&mut upstream, exchange.head_only, first_byte, client).await {
                 Ok(answer) if answer.status == 101 => return Err(broken()),
                 Ok(answer) if answer.is_interim() => {
                     let mut interim = answer.head;
@@ -218,35 +218,36 @@ impl FastPath {
                     if !write(client.stream, &interim, settings.read_timeout).await {
                         return Err(Trouble::Left);
                     }
-                    received.drain(..answer.length);
+                    upstream.received.drain(..answer.length);
                 }
                 Ok(answer) => break answer,
-                Err(Trouble::Upstream { kind: UpstreamError::Broken, .. }) if reused && received.is_empty() => {
+                Err(Trouble::Upstream { kind: UpstreamError::Broken, .. }) if reused && upstream.received.is_empty() => {
                     return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: true });
                 }
                 Err(trouble) => return Err(trouble),
             }
         };
-        exchange.gate.metrics.stage(Stage::Upstream, forwarded.elapsed());
+        let came = Instant::now();
+        exchange.gate.metrics.stage(Stage::Upstream, came - forwarded);
         if answer.status == 401 {
             exchange.handle.unauthorized(exchange.permit);
         }
-        received.drain(..answer.length);
+        upstream.received.drain(..answer.length);
         let keeps = !matches!(answer.content, Content::Open { .. });
         client.closing |= exchange.gate.draining();
         if client.closing || !keeps {
             answer.head.extend_from_slice(b"Connection: close\r\n");
         }
         answer.head.extend_from_slice(b"\r\n");
-        let clean = relay(&mut upstream, &mut received, &mut answer, settings.read_timeout, client, told).await;
+        let clean = relay(&mut upstream, &mut answer, settings.read_timeout, client, told).await;
         // What came behind the answer was not asked for.
         if clean?
             && answer.kept
-            && received.is_empty()
+            && upstream.received.is_empty()
             && let Some(address) = address.filter(|_| address == exchange.handle.peer.address())
         {
             // While the name led to one place only, so that it is known where the connection goes.
-            exchange.handle.kept.put(upstream, address);
+            exchange.handle.kept.put(upstream, address, came);
         }
         Ok(keeps)
     }
@@ -270,8 +271,7 @@ fn broken() -> Trouble {
 
 /// Reads until `received` begins with a whole head, and watches whether the client leaves.
 async fn head(
-    upstream: &mut Stream,
-    received: &mut Vec<u8>,
+    Line { stream: upstream, received }: &mut Line,
     head_only: bool,
     patience: Duration,
     client: &mut Client<'_>,
@@ -306,8 +306,7 @@ async fn head(
 
 /// Writes the head and the content as it comes; whether it came to its end.
 async fn relay(
-    upstream: &mut Stream,
-    received: &mut Vec<u8>,
+    Line { stream: upstream, received }: &mut Line,
     answer: &mut Answer,
     patience: Duration,
     client: &mut Client<'_>,

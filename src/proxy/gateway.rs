@@ -109,7 +109,7 @@ impl Gateway {
             return refuse(site, Reason::RouteUnlisted, "the operator closed WebSockets");
         }
         let Some(handle) = self.gate.handles.get(index) else { return nothing_served() };
-        self.gate.pipeline.admit(&raw, site, &handle.identity, now).await
+        self.gate.pipeline.admit(&raw, &site, &handle.identity, now).await
     }
 
     /// The content of a request that cannot be judged without it, if it is within its bound.

@@ -1,5 +1,7 @@
 //! A request's head as bytes: read strictly, before the proxy engine sees it, so that no two servers read its bounds differently.
 
+use std::mem::MaybeUninit;
+
 /// How a head's content is framed (RFC 9112 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -48,27 +50,36 @@ pub(super) enum Reading {
     Refused(Malformed),
 }
 
+/// For so many fields there is room without asking for memory.
+const USUAL_FIELDS: usize = 128;
 /// The longest request line, beside the header section.
 const REQUEST_LINE: usize = 16 * 1024;
 
 /// Reads the head at the beginning of `bytes`; its header section may have `header_bytes` and `header_fields`.
 pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> Reading {
     let refused = |why: &'static str, too_large| Reading::Refused(told(bytes, why, too_large));
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+    let end = memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
     let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
     if let Some(why) = line_ends(head, end.is_some()) {
         return refused(why, false);
     }
     // The header section begins behind the request line and ends before the empty line.
-    let begins = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
+    let begins = memchr::memchr(b'\n', head).map_or(head.len(), |at| at + 1);
     let section = head.len().saturating_sub(begins + if end.is_some() { 2 } else { 0 });
     if section > header_bytes || head.len() > header_bytes.saturating_add(REQUEST_LINE) {
         return refused("the head is too large", true);
     }
     let Some(length) = end else { return Reading::Incomplete };
-    let mut fields = vec![httparse::EMPTY_HEADER; header_fields];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(head) {
+    let (mut few, mut many) = ([const { MaybeUninit::uninit() }; USUAL_FIELDS], Vec::new());
+    let fields = match few.get_mut(..header_fields) {
+        Some(fields) => fields,
+        None => {
+            many.resize_with(header_fields, MaybeUninit::uninit);
+            &mut many
+        }
+    };
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, fields) {
         Ok(httparse::Status::Complete(parsed)) if parsed == length => {}
         Ok(_) => return refused("the head ends before its empty line", false),
         Err(httparse::Error::TooManyHeaders) => return refused("the head has too many fields", true),
@@ -87,15 +98,15 @@ pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> R
 
 /// Line ends other than CRLF: one server ends a line where another reads on (RFC 9112 §2.2 lets it choose).
 fn line_ends(head: &[u8], complete: bool) -> Option<&'static str> {
-    for (at, byte) in head.iter().enumerate() {
-        match byte {
-            b'\n' if at == 0 || head.get(at - 1) != Some(&b'\r') => return Some("a line ends without a carriage return"),
-            b'\r' => match head.get(at + 1) {
+    for at in memchr::memchr3_iter(b'\r', b'\n', 0, head) {
+        match head.get(at) {
+            Some(b'\n') if at == 0 || head.get(at - 1) != Some(&b'\r') => return Some("a line ends without a carriage return"),
+            Some(b'\r') => match head.get(at + 1) {
                 Some(b'\n') => {}
                 None if !complete => {}
                 _ => return Some("a carriage return stands within a line"),
             },
-            0 => return Some("the head holds a NUL"),
+            Some(0) => return Some("the head holds a NUL"),
             _ => {}
         }
     }
@@ -104,9 +115,8 @@ fn line_ends(head: &[u8], complete: bool) -> Option<&'static str> {
 
 /// What follows the head, when both sides of a connection must agree on it (RFC 9112 §6.1, §6.3, §11.2).
 fn framing(request: &httparse::Request<'_, '_>) -> Result<Framing, &'static str> {
-    let values = |name: &str| {
-        let name = name.to_owned();
-        request.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(&name)).map(|field| field.value)
+    let values = |name: &'static str| {
+        request.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     };
     let old = match request.version {
         Some(1) => false,

@@ -13,6 +13,8 @@ use super::peer::KEPT;
 
 /// How many idle connections are kept for one upstream; more are closed.
 const MOST: usize = 256;
+/// The room for an answer's beginning that a kept connection holds, in bytes.
+const ROOM: usize = 4096;
 
 /// Idle connections, the one used last at the end: it is the likeliest to be still open.
 #[derive(Debug, Default)]
@@ -20,16 +22,31 @@ pub(super) struct Kept {
     idle: Mutex<VecDeque<Idle>>,
 }
 
+/// A connection to an upstream, with room for what is read of it.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) stream: Stream,
+    /// What was read and is not used yet.
+    pub(super) received: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct Idle {
-    stream: Stream,
+    line: Line,
     address: SocketAddr,
     since: Instant,
 }
 
+impl Line {
+    /// A new connection.
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, received: Vec::with_capacity(ROOM) }
+    }
+}
+
 impl Kept {
     /// A connection to `address` that the upstream has not closed as far as is known.
-    pub(super) fn take(&self, address: SocketAddr) -> Option<Stream> {
+    pub(super) fn take(&self, address: SocketAddr) -> Option<Line> {
         loop {
             let mut idle = self.idle.lock().pop_back()?;
             // A name that now leads elsewhere, or a server that is about to close what it has kept for so long.
@@ -38,17 +55,19 @@ impl Kept {
             }
             // Whatever is there to be read is no answer: nothing was asked.
             let mut byte = [0; 1];
-            if idle.stream.read(&mut byte).now_or_never().is_none() {
-                return Some(idle.stream);
+            if idle.line.stream.read(&mut byte).now_or_never().is_none() {
+                return Some(idle.line);
             }
         }
     }
 
     /// Keeps a connection on which an answer was read to its end and not beyond.
-    pub(super) fn put(&self, stream: Stream, address: SocketAddr) {
+    pub(super) fn put(&self, mut line: Line, address: SocketAddr, since: Instant) {
+        // A long answer's room is not kept for the short ones.
+        line.received.shrink_to(ROOM);
         let mut idle = self.idle.lock();
         if idle.len() < MOST {
-            idle.push_back(Idle { stream, address, since: Instant::now() });
+            idle.push_back(Idle { line, address, since });
         }
     }
 

@@ -1,5 +1,8 @@
 //! An upstream's answer on its way to the client: its head read strictly and written anew, its content in the framing it came.
 
+use std::io::Write as _;
+use std::mem::MaybeUninit;
+
 use super::chunks::Chunks;
 
 /// The most fields of an answer.
@@ -105,9 +108,10 @@ impl Content {
 
 /// Reads the head at the beginning of `bytes`, the answer to a request of which only the head was wanted when `head_only`.
 pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
-    let length = match response.parse(bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
+    let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => return Reading::Incomplete,
         Ok(httparse::Status::Partial) => return Reading::Broken("the head of the answer is too large"),
@@ -147,7 +151,10 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     };
     let kept = version == 1 && !listed("close") && !matches!(content, Content::Open { .. });
     let reason = response.reason.unwrap_or_default();
-    let mut head = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
+    // With room for the beginning of the content, which goes out with it.
+    let mut head = Vec::with_capacity(bytes.len() + 64);
+    // Writing to memory cannot fail.
+    drop(write!(head, "HTTP/1.1 {status} {reason}\r\n"));
     for field in response.headers.iter().filter(|field| !hop_by_hop(field.name) && !listed(field.name)) {
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             head.extend_from_slice(part);
@@ -158,7 +165,7 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     } else if let Some(length) = stated
         && !matches!(status, 100..=199 | 204)
     {
-        head.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+        drop(write!(head, "Content-Length: {length}\r\n"));
     }
     Reading::Complete(Answer { status, length, head, content, kept })
 }
