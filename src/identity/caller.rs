@@ -19,7 +19,7 @@ use crate::model::{Credential, Subject};
 #[derive(Debug)]
 pub struct Caller {
     /// Who it is.
-    pub subject: Subject,
+    pub subject: Arc<Subject>,
     /// What the decision point prepared for it.
     pub memo: Memo,
 }

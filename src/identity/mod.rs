@@ -203,7 +203,7 @@ impl<A: Ask> Identity<A> {
             async move {
                 let subject = caller::prove(&inner.errand(&plan, &credential, client), &plan.caller).await?;
                 let id = subject.id.as_str().into();
-                Ok(Found { value: Caller { subject, memo: Memo::default() }, subject: Some(id) })
+                Ok(Found { value: Caller { subject: Arc::new(subject), memo: Memo::default() }, subject: Some(id) })
             }
         };
         self.inner.callers.obtain(&need, look_up).await.map(Known::from)

@@ -1,6 +1,7 @@
 //! Where facts are kept while they are young: bounded, with an age on every entry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::notification::RemovalCause;
@@ -120,19 +121,24 @@ impl<T> moka::Expiry<Key, Arc<Entry<T>>> for Kept {
 pub(super) struct Marks {
     marks: Cache<Key, Instant>,
     ttl: Duration,
+    /// Whether there was ever one: as long as there was none, nobody needs to look.
+    any: AtomicBool,
 }
 
 impl Marks {
     pub(super) fn new(capacity: u64, ttl: Duration) -> Self {
-        Self { marks: Cache::builder().max_capacity(capacity.max(1)).time_to_live(ttl.min(LONGEST)).build(), ttl }
+        let marks = Cache::builder().max_capacity(capacity.max(1)).time_to_live(ttl.min(LONGEST)).build();
+        Self { marks, ttl, any: AtomicBool::new(false) }
     }
 
     pub(super) fn set(&self, key: Key) {
+        self.any.store(true, Ordering::Release);
         self.marks.insert(key, Instant::now());
     }
 
     /// Sets `key` unless it is set, and says whether it did; of several at once only one does.
     pub(super) fn claim(&self, key: Key) -> bool {
+        self.any.store(true, Ordering::Release);
         let marked = self.marks.entry(key).or_insert_with_if(Instant::now, |since| since.elapsed() >= self.ttl);
         marked.is_fresh()
     }
@@ -142,7 +148,7 @@ impl Marks {
     }
 
     pub(super) fn has(&self, key: &Key) -> bool {
-        self.marks.get(key).is_some_and(|since| since.elapsed() < self.ttl)
+        self.any.load(Ordering::Acquire) && self.marks.get(key).is_some_and(|since| since.elapsed() < self.ttl)
     }
 
     pub(super) fn clear(&self) {

@@ -26,7 +26,7 @@ const FRAMING: &[&str] = &["content-length", "transfer-encoding"];
 /// A request for an action, with a credential nobody has checked yet. Made here only.
 #[derive(Debug)]
 pub struct MatchedRequest {
-    pub(super) trail: Trail,
+    pub(super) trail: Box<Trail>,
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
     pub(super) method: String,
@@ -49,47 +49,52 @@ pub(super) enum Matched {
     /// Nothing that is judged.
     Open(Open),
     /// A request for an action.
-    Guarded(Box<MatchedRequest>),
+    Guarded(MatchedRequest),
 }
 
-/// Only what is judged gets a `trail`.
-pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: impl FnOnce() -> Trail) -> Result<Matched, Box<Denial>> {
+/// Only what is judged gets a `trail`, of the action that it turned out to be for.
+pub(super) fn match_request(
+    raw: &RawRequest<'_>,
+    site: &Site,
+    trail: impl FnOnce(Option<&Action>) -> Box<Trail>,
+) -> Result<Matched, Box<Denial>> {
     let provider = &site.rules.provider;
     let canonical = match target::read(raw.target, raw.host, &site.guarded) {
         Reading::Outside => {
             return match misleading_header(raw, site) {
-                Some(why) => Err(trail().deny(Reason::HeaderAmbiguous, why)),
+                Some(why) => Err(trail(None).deny(Reason::HeaderAmbiguous, why)),
                 None => Ok(Matched::Open(Open::Outside)),
             };
         }
-        Reading::Ambiguous(why) => return Err(trail().deny(Reason::TargetAmbiguous, why)),
+        Reading::Ambiguous(why) => return Err(trail(None).deny(Reason::TargetAmbiguous, why)),
         Reading::Inside(canonical) => canonical,
     };
     if let Some(why) = ambiguous_header(raw, site) {
-        return Err(trail().deny(Reason::HeaderAmbiguous, why));
+        return Err(trail(None).deny(Reason::HeaderAmbiguous, why));
     }
     let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
     match router::find(provider, raw.method, path) {
-        Found::Tunnel { tunnel, pattern } => call(raw, site, trail(), tunnel, pattern),
-        Found::Variant => Err(trail().deny(Reason::TargetAmbiguous, "the path is a guarded one in another spelling")),
-        Found::Undeclared => Err(trail().deny(Reason::TargetAmbiguous, "the path holds an encoding that no route declares")),
+        Found::Tunnel { tunnel, pattern } => call(raw, site, trail(None), tunnel, pattern),
+        Found::Variant => Err(trail(None).deny(Reason::TargetAmbiguous, "the path is a guarded one in another spelling")),
+        Found::Undeclared => Err(trail(None).deny(Reason::TargetAmbiguous, "the path holds an encoding that no route declares")),
         Found::OtherMethod(_) if is_preflight(raw) => Ok(Matched::Open(Open::Preflight)),
         Found::OtherMethod(methods) => {
-            let mut denial = trail().deny(Reason::MethodNotDeclared, format!("`{}` is not declared on this path", raw.method));
+            let mut denial =
+                trail(None).deny(Reason::MethodNotDeclared, format!("`{}` is not declared on this path", raw.method));
             denial.allow(&methods);
             Err(denial)
         }
         Found::Route(route) => match route.then {
             Then::Forward => Ok(Matched::Open(Open::Route)),
-            Then::Deny => Err(trail().deny(Reason::RouteUnlisted, "the provider file closes this route")),
+            Then::Deny => Err(trail(None).deny(Reason::RouteUnlisted, "the provider file closes this route")),
         },
         Found::Unlisted => match site.upstream.unlisted {
             Then::Forward => Ok(Matched::Open(Open::Unlisted)),
-            Then::Deny => Err(trail().deny(Reason::RouteUnlisted, "no action or route declares this path")),
+            Then::Deny => Err(trail(None).deny(Reason::RouteUnlisted, "no action or route declares this path")),
         },
         Found::Action { action, pattern, segments } => {
-            let mut trail = trail();
-            trail.found(raw, action, Door::Rest);
+            let mut trail = trail(Some(action));
+            trail.found(action, Door::Rest);
             if raw.body != Body::Absent && !action.takes_body() {
                 return Err(trail.deny(Reason::BodyTooLarge, "the action takes no body"));
             }
@@ -118,7 +123,7 @@ pub(super) fn match_request(raw: &RawRequest<'_>, site: &Site, trail: impl FnOnc
                 fields,
             };
             let (action, door, method) = (Arc::clone(action), Arc::clone(pattern), raw.method.to_owned());
-            Ok(Matched::Guarded(Box::new(MatchedRequest { trail, action, door, method, given, credential })))
+            Ok(Matched::Guarded(MatchedRequest { trail, action, door, method, given, credential }))
         }
     }
 }
@@ -147,7 +152,7 @@ fn fields(raw: &RawRequest<'_>) -> Result<Map<String, Value>, Unreadable> {
 fn call(
     raw: &RawRequest<'_>,
     site: &Site,
-    mut trail: Trail,
+    mut trail: Box<Trail>,
     tunnel: &Arc<Tunnel>,
     door: &Arc<Pattern>,
 ) -> Result<Matched, Box<Denial>> {
@@ -171,7 +176,8 @@ fn call(
             Then::Deny => Err(trail.deny(Reason::RouteUnlisted, format!("no action declares the method `{}`", call.method))),
         };
     };
-    trail.found(raw, action, Door::MethodCall);
+    trail.shown(raw, action);
+    trail.found(action, Door::MethodCall);
     // The call is refused like any other without a login, also where the server would let anybody ask.
     let credential = match credential(raw, &site.rules.provider.credentials) {
         Ok(Some(credential)) => credential,
@@ -179,7 +185,7 @@ fn call(
         Err(why) => return Err(trail.deny(Reason::CredentialAmbiguous, why)),
     };
     let (action, door, method) = (Arc::clone(action), Arc::clone(door), raw.method.to_owned());
-    Ok(Matched::Guarded(Box::new(MatchedRequest { trail, action, door, method, given: Given::Call(call), credential })))
+    Ok(Matched::Guarded(MatchedRequest { trail, action, door, method, given: Given::Call(call), credential }))
 }
 
 /// A CORS preflight asks what a later request may do; it carries no credential and reveals nothing (Fetch §4.8).

@@ -146,45 +146,52 @@ impl Pipeline {
     }
 
     /// Judges a request for `site`, received at `now`, and records the verdict. A panic on the way is a refusal, too.
-    pub async fn admit<A: Ask>(&self, raw: &RawRequest<'_>, site: Site, identity: &Identity<A>, now: Timestamp) -> Admission {
-        let walk = self.walk(raw, site.clone(), identity, now);
+    pub async fn admit<A: Ask>(&self, raw: &RawRequest<'_>, site: &Site, identity: &Identity<A>, now: Timestamp) -> Admission {
+        let walk = self.walk(raw, site, identity, now);
         match AssertUnwindSafe(walk).catch_unwind().await {
             Ok(admission) => admission,
-            Err(_) => self.refuse_early(raw, site, Reason::Internal, "a fault of rolegate itself: the walk panicked", now),
+            Err(_) => {
+                self.refuse_early(raw, site.clone(), Reason::Internal, "a fault of rolegate itself: the walk panicked", now)
+            }
         }
     }
 
-    async fn walk<A: Ask>(&self, raw: &RawRequest<'_>, site: Site, identity: &Identity<A>, now: Timestamp) -> Admission {
-        let started = Instant::now();
-        let matched = match matching::match_request(raw, &site, || Trail::new(raw, site.clone(), now)) {
+    async fn walk<A: Ask>(&self, raw: &RawRequest<'_>, site: &Site, identity: &Identity<A>, now: Timestamp) -> Admission {
+        let began = Instant::now();
+        let matched = match matching::match_request(raw, site, |action| Trail::new(raw, site.clone(), now, began, action)) {
             Ok(Matched::Open(open)) => return Admission::Open(open),
-            Ok(Matched::Guarded(matched)) => *matched,
+            Ok(Matched::Guarded(matched)) => matched,
             Err(denial) => return self.refuse(denial),
         };
         let validated = match matched.validate() {
             Ok(validated) => validated,
             Err(denial) => return self.refuse(denial),
         };
-        self.metrics.stage(Stage::Match, started.elapsed());
-        let started = Instant::now();
+        let matched = self.passed(Stage::Match, began);
         let identified = validated.identify(identity).await;
-        self.metrics.stage(Stage::Facts, started.elapsed());
+        let asked = self.passed(Stage::Facts, matched);
         let identified = match identified {
             Ok(identified) => identified,
             Err(denial) => return self.refuse(denial),
         };
-        let started = Instant::now();
         let decided = identified.decide();
-        self.metrics.stage(Stage::Decide, started.elapsed());
+        let decided_at = self.passed(Stage::Decide, asked);
         match decided {
-            Ok(permit) => self.permit(permit),
-            Err(denial) => self.refuse(denial),
+            Ok(permit) => self.permit(permit, decided_at),
+            Err(denial) => self.refuse_since(denial, decided_at),
         }
+    }
+
+    /// Counts the stop that began at `began` and ends now, which is when the next one begins.
+    fn passed(&self, stage: Stage, began: Instant) -> Instant {
+        let now = Instant::now();
+        self.metrics.stage(stage, now - began);
+        now
     }
 
     /// Records a refusal that was made outside of the walk: of framing, of a host, of a fault of our own.
     pub fn refuse_early(&self, raw: &RawRequest<'_>, site: Site, reason: Reason, detail: &str, now: Timestamp) -> Admission {
-        self.refuse(Trail::new(raw, site, now).deny(reason, detail))
+        self.refuse(Trail::new(raw, site, now, Instant::now(), None).deny(reason, detail))
     }
 
     /// Records what became of a permitted request.
@@ -193,10 +200,9 @@ impl Pipeline {
         drop(self.audit.record(outcome));
     }
 
-    fn permit(&self, permit: Permit) -> Admission {
-        let started = Instant::now();
+    fn permit(&self, permit: Permit, decided: Instant) -> Admission {
         let recorded = self.audit.record(permit);
-        self.metrics.stage(Stage::Record, started.elapsed());
+        self.passed(Stage::Record, decided);
         match recorded {
             Ok(permit) => {
                 self.count(permit.trail(), Decision::Permit, None);
@@ -210,9 +216,12 @@ impl Pipeline {
     }
 
     fn refuse(&self, denial: Box<Denial>) -> Admission {
-        let started = Instant::now();
+        self.refuse_since(denial, Instant::now())
+    }
+
+    fn refuse_since(&self, denial: Box<Denial>, decided: Instant) -> Admission {
         let recorded = self.audit.record(*denial);
-        self.metrics.stage(Stage::Record, started.elapsed());
+        self.passed(Stage::Record, decided);
         match recorded {
             Ok(denial) => {
                 self.count(denial.trail(), Decision::Deny, Some(denial.reason()));
@@ -224,7 +233,7 @@ impl Pipeline {
     }
 
     /// The log itself counts and tells of the record that is missing.
-    fn unrecorded(&self, trail: Trail, cause: &str) -> Admission {
+    fn unrecorded(&self, trail: Box<Trail>, cause: &str) -> Admission {
         let denial = trail.deny(Reason::AuditUnavailable, cause);
         self.count(denial.trail(), Decision::Deny, Some(denial.reason()));
         Admission::Refused(Refused::of(&denial))

@@ -20,7 +20,7 @@ use crate::rules::target::{self, QueryFault};
 /// A request whose parameters are what the action declares. Made from a [`MatchedRequest`] only.
 #[derive(Debug)]
 pub struct ValidatedRequest {
-    pub(super) trail: Trail,
+    pub(super) trail: Box<Trail>,
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
     pub(super) method: String,
@@ -85,7 +85,7 @@ impl MatchedRequest {
 
 impl ValidatedRequest {
     fn new(
-        mut trail: Trail,
+        mut trail: Box<Trail>,
         action: Arc<Action>,
         door: Arc<Pattern>,
         method: String,
@@ -222,7 +222,7 @@ fn read(action: &Action, segments: &[(String, String)], given: &[Pair]) -> Resul
     Ok(params)
 }
 
-fn refused(trail: Trail, action: &Action, fault: &ParamFault, given: &[&str]) -> Box<Denial> {
+fn refused(trail: Box<Trail>, action: &Action, fault: &ParamFault, given: &[&str]) -> Box<Denial> {
     let others: Vec<&str> = action
         .params
         .iter()

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -83,7 +84,7 @@ pub fn evaluate_at(site: Site, method: &str, target: &str, known: &Known) -> Eva
 /// Judges a request as it was received at `site`, with `known` instead of lookups.
 #[must_use]
 pub fn evaluate_request(site: Site, raw: &RawRequest<'_>, known: &Known) -> Evaluation {
-    let trail = || Trail::new(raw, site.clone(), Timestamp::now());
+    let trail = |action: Option<&_>| Trail::new(raw, site.clone(), Timestamp::now(), Instant::now(), action);
     let walked = matching::match_request(raw, &site, trail).and_then(|matched| match matched {
         Matched::Open(open) => Ok(Evaluation::Open(open)),
         Matched::Guarded(matched) => {

@@ -21,7 +21,7 @@ const PERMISSIONS: &str = "permissions";
 /// A request whose caller is known, with every fact that the action's policies read. Made from a [`ValidatedRequest`] only.
 #[derive(Debug)]
 pub struct IdentifiedRequest {
-    pub(super) trail: Trail,
+    pub(super) trail: Box<Trail>,
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
     pub(super) method: String,
@@ -53,7 +53,7 @@ impl ValidatedRequest {
             Err(failure) => return Err(trail.failed(&failure)),
         };
         trail.caller_age = Some((caller.age, caller.stale));
-        trail.known(&action, caller.value.subject.clone());
+        trail.known(&action, Arc::clone(&caller.value.subject));
         let permissions = match plan.table(PERMISSIONS) {
             None => None,
             Some(_) => match identity.table(plan, PERMISSIONS, &credential, client).await {
@@ -103,7 +103,7 @@ impl ValidatedRequest {
             Err(error) => return Err(trail.deny(Reason::PolicyError, error.to_string())),
         };
         trail.is_self = own(&action, &params, &subject.id, &subject.name, &rules.provider.id_lengths);
-        trail.known(&action, subject);
+        trail.known(&action, Arc::new(subject));
         let nothing = crate::policy::Reads::default();
         let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
         for fact in needed(&action, &reads.facts) {
@@ -131,7 +131,7 @@ impl ValidatedRequest {
 
 impl Trail {
     /// Who asks, which is also what `action` may be about.
-    fn known(&mut self, action: &Action, subject: Subject) {
+    fn known(&mut self, action: &Action, subject: Arc<Subject>) {
         if action.resource_id == ResourceId::Caller {
             self.resource = Some(Resource { kind: action.resource.clone(), id: subject.id.clone() });
         }
@@ -139,7 +139,7 @@ impl Trail {
     }
 
     /// A denial for what a lookup ran into.
-    fn failed(self, failure: &Failure) -> Box<Denial> {
+    fn failed(self: Box<Self>, failure: &Failure) -> Box<Denial> {
         let denial = match failure {
             Failure::Refused => return self.deny(Reason::CredentialRefused, "the upstream does not know the credential"),
             Failure::Limited { retry_after } => {

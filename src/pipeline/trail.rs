@@ -36,7 +36,7 @@ pub struct Trail {
     pub(super) tunnel: Option<(Arc<Tunnel>, String)>,
     pub(super) resource: Option<Resource>,
     pub(super) params: Option<Record>,
-    pub(super) subject: Option<Subject>,
+    pub(super) subject: Option<Arc<Subject>>,
     pub(super) caller_age: Option<(Duration, bool)>,
     /// Tables past their time that stood in for a failed lookup, with their age.
     pub(super) stale_tables: Vec<(String, Duration)>,
@@ -56,15 +56,16 @@ pub(super) struct FactKnown {
 }
 
 impl Trail {
-    pub(super) fn new(raw: &RawRequest<'_>, site: Site, time: Timestamp) -> Self {
-        Self {
+    /// Of a request for `action`, if that is known, whose walk began at `time` and `started`.
+    pub(super) fn new(raw: &RawRequest<'_>, site: Site, time: Timestamp, started: Instant, action: Option<&Action>) -> Box<Self> {
+        Box::new(Self {
             id: ulid::Ulid::new().to_string(),
             time,
-            started: Instant::now(),
+            started,
             site,
             door: Door::None,
             method: shown(raw.method.as_bytes(), 32),
-            target: shown_target(raw.target, None),
+            target: shown_target(raw.target, action),
             correlation: raw.correlation.clone(),
             client: raw.client,
             action: None,
@@ -78,12 +79,16 @@ impl Trail {
             networks: Vec::new(),
             is_self: None,
             table: Record::default(),
-        }
+        })
     }
 
-    /// The action was found: values of its declared parameters may be shown.
-    pub(super) fn found(&mut self, raw: &RawRequest<'_>, action: &Arc<Action>, door: Door) {
+    /// Values of the action's declared parameters may be shown.
+    pub(super) fn shown(&mut self, raw: &RawRequest<'_>, action: &Action) {
         self.target = shown_target(raw.target, Some(action));
+    }
+
+    /// The action was found.
+    pub(super) fn found(&mut self, action: &Arc<Action>, door: Door) {
         self.action = Some(Arc::clone(action));
         self.door = door;
     }
@@ -269,6 +274,13 @@ impl Serialize for ObligationFields<'_> {
 fn shown(bytes: &[u8], longest: usize) -> String {
     use std::fmt::Write as _;
     const CUT: &str = "...";
+    // As nearly every target is.
+    if bytes.len() <= longest
+        && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
+        && let Ok(plain) = str::from_utf8(bytes)
+    {
+        return plain.to_owned();
+    }
     let mut text = String::with_capacity(bytes.len().min(longest) + CUT.len());
     for byte in bytes {
         match byte {

@@ -11,7 +11,7 @@ use super::trail::{DecisionFields, Trail};
 use super::tunnel::Call;
 use crate::audit::Entry;
 use crate::metrics::RecordKind;
-use crate::model::{Credential, Decision, Obligation, Reason, Record, Resource};
+use crate::model::{Credential, Decision, Obligation, Reason, Record, Resource, Value};
 use crate::policy::{PolicyInfo, Query};
 use crate::rules::param::Place;
 use crate::rules::refusal::{Filling, Refusal, Template, status};
@@ -60,7 +60,7 @@ use crate::rules::target;
 /// ```
 #[derive(Debug)]
 pub struct Permit {
-    trail: Trail,
+    trail: Box<Trail>,
     method: String,
     target: String,
     content: Option<String>,
@@ -72,7 +72,7 @@ pub struct Permit {
 /// A refused request, at whichever stop.
 #[derive(Debug)]
 pub struct Denial {
-    trail: Trail,
+    trail: Box<Trail>,
     reason: Reason,
     detail: String,
     message: String,
@@ -144,7 +144,12 @@ impl IdentifiedRequest {
         for param in action.params.iter().filter(|param| param.place == Place::Query) {
             if let Some(value) = params.value(&param.name) {
                 sent.push(separator);
-                sent.push_str(&format!("{}={}", target::encode(&param.name), target::encode(&value.to_string())));
+                target::encode_onto(&mut sent, &param.name);
+                sent.push('=');
+                match value {
+                    Value::Text(text) => target::encode_onto(&mut sent, text),
+                    other => target::encode_onto(&mut sent, &other.to_string()),
+                }
                 separator = '&';
             }
         }
@@ -237,7 +242,7 @@ impl Permit {
 impl Trail {
     /// Ends the walk here; what is known so far goes into the record. `detail` is for the operator.
     #[must_use]
-    pub(crate) fn deny(self, reason: Reason, detail: impl Into<String>) -> Box<Denial> {
+    pub(crate) fn deny(self: Box<Self>, reason: Reason, detail: impl Into<String>) -> Box<Denial> {
         Box::new(Denial {
             trail: self,
             reason,
@@ -306,7 +311,7 @@ impl Denial {
         Refusal { status, body, headers }
     }
 
-    pub(super) fn into_trail(self) -> Trail {
+    pub(super) fn into_trail(self) -> Box<Trail> {
         self.trail
     }
 
@@ -335,7 +340,7 @@ impl Denial {
 }
 
 impl Permit {
-    pub(super) fn into_trail(self) -> Trail {
+    pub(super) fn into_trail(self) -> Box<Trail> {
         self.trail
     }
 }

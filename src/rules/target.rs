@@ -190,6 +190,11 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
+/// Writes [`encode`]d `text` behind `written`.
+pub fn encode_onto(written: &mut String, text: &str) {
+    written.extend(utf8_percent_encode(text, RESERVED));
+}
+
 /// What is wrong with a query as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryFault {

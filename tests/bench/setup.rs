@@ -108,12 +108,12 @@ impl Bench {
 
     /// Judges `raw`, and waits for lookups if it must.
     pub fn warm(&self, raw: &RawRequest<'_>) -> Admission {
-        self.runtime.block_on(self.pipeline.admit(raw, self.site.clone(), &self.identity, Timestamp::now()))
+        self.runtime.block_on(self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now()))
     }
 
     /// Judges `raw`, whose facts are known: a walk that waits for nothing.
     pub fn admit(&self, raw: &RawRequest<'_>) -> Admission {
-        let walk = self.pipeline.admit(raw, self.site.clone(), &self.identity, Timestamp::now());
+        let walk = self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now());
         walk.now_or_never().unwrap()
     }
 }
