@@ -13,12 +13,16 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
 use super::chunks::Chunks;
 
 /// How much of what comes after the request is kept while it is answered; beyond that the sender must wait.
 const STASH: usize = 64 * 1024;
+
+/// How much of an answer is gathered until the engine asks for it to be sent. The engine writes a head, a chunk's length and
+/// its content one by one and counts on the buffer of its own listener, which it gives to no stream that others accepted.
+const GATHERED: usize = 4096;
 
 /// Where the request ends.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ enum Bound {
 /// leaves is noticed.
 #[derive(Debug)]
 pub(super) struct Fence {
-    inner: Stream,
+    inner: BufWriter<Stream>,
     prefix: Vec<u8>,
     shown: usize,
     bound: Bound,
@@ -51,7 +55,7 @@ impl Fence {
         let kept = usize::try_from(length).unwrap_or(usize::MAX).min(read.len());
         let stash = read.split_off(kept);
         let remaining = length.saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
-        Self { inner, prefix: read, shown: 0, bound: Bound::Length(remaining), stash }
+        Self::new(inner, read, Bound::Length(remaining), stash)
     }
 
     /// Shows a head of `length` bytes and the chunks behind it; `read` was read already, the whole head with it.
@@ -59,19 +63,25 @@ impl Fence {
         let mut chunks = Chunks::default();
         let content = chunks.take(read.get(length..).unwrap_or_default());
         let stash = read.split_off(read.len().min(length + content));
-        Self { inner, prefix: read, shown: 0, bound: Bound::Chunks(chunks), stash }
+        Self::new(inner, read, Bound::Chunks(chunks), stash)
     }
 
     /// Shows everything, beginning with what was read already.
     pub(super) fn open(inner: Stream, read: Vec<u8>) -> Self {
-        Self { inner, prefix: read, shown: 0, bound: Bound::Open, stash: Vec::new() }
+        Self::new(inner, read, Bound::Open, Vec::new())
     }
 
-    /// The connection, and what was read of the next request. Nothing when this one was not read to its end; where the engine
-    /// owns the connection it gives it back only when it read the request to its end and not beyond.
+    fn new(inner: Stream, prefix: Vec<u8>, bound: Bound, stash: Vec<u8>) -> Self {
+        Self { inner: BufWriter::with_capacity(GATHERED, inner), prefix, shown: 0, bound, stash }
+    }
+
+    /// The connection, and what was read of the next request. Nothing when this one was not read to its end or its answer not
+    /// sent to its end; where the engine owns the connection it gives it back only when it read the request to its end and not
+    /// beyond.
     pub(super) fn into_parts(self) -> Option<(Stream, Vec<u8>)> {
         let ended = matches!(self.bound, Bound::Open) || self.is_done();
-        (self.shown == self.prefix.len() && ended).then_some((self.inner, self.stash))
+        let whole = self.shown == self.prefix.len() && ended && self.inner.buffer().is_empty();
+        whole.then(|| (self.inner.into_inner(), self.stash))
     }
 
     fn is_done(&self) -> bool {
@@ -87,7 +97,7 @@ impl Fence {
         while self.stash.len() < STASH {
             let mut chunk = [0; 4096];
             let mut buffer = ReadBuf::new(&mut chunk);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
+            ready!(Pin::new(self.inner.get_mut()).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -112,10 +122,10 @@ impl AsyncRead for Fence {
         let most = match &this.bound {
             Bound::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(buffer.remaining()),
             Bound::Chunks(_) => buffer.remaining(),
-            Bound::Open => return Pin::new(&mut this.inner).poll_read(cx, buffer),
+            Bound::Open => return Pin::new(this.inner.get_mut()).poll_read(cx, buffer),
         };
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
-        ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
+        ready!(Pin::new(this.inner.get_mut()).poll_read(cx, &mut part))?;
         let count = match &mut this.bound {
             Bound::Length(remaining) => {
                 *remaining = remaining.saturating_sub(u64::try_from(part.filled().len()).unwrap_or(u64::MAX));
@@ -158,61 +168,63 @@ impl AsyncWrite for Fence {
 #[async_trait]
 impl Shutdown for Fence {
     async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
+        // Whoever is gone misses nothing.
+        drop(self.inner.flush().await);
+        Shutdown::shutdown(&mut **self.inner.get_mut()).await;
     }
 }
 
 impl UniqueID for Fence {
     fn id(&self) -> UniqueIDType {
-        self.inner.id()
+        self.inner.get_ref().id()
     }
 }
 
 impl Ssl for Fence {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
+        self.inner.get_ref().get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
+        self.inner.get_ref().get_ssl_digest()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
+        self.inner.get_ref().selected_alpn_proto()
     }
 }
 
 impl GetTimingDigest for Fence {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
+        self.inner.get_ref().get_timing_digest()
     }
 
     fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
+        self.inner.get_ref().get_read_pending_time()
     }
 
     fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
+        self.inner.get_ref().get_write_pending_time()
     }
 }
 
 impl GetProxyDigest for Fence {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.inner.get_ref().get_proxy_digest()
     }
 
     fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
+        self.inner.get_mut().set_proxy_digest(digest);
     }
 }
 
 impl GetSocketDigest for Fence {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
+        self.inner.get_ref().get_socket_digest()
     }
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.set_socket_digest(digest);
+        self.inner.get_mut().set_socket_digest(digest);
     }
 }
 
