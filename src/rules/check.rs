@@ -14,7 +14,7 @@ use super::provider::{
 };
 use super::raw;
 use super::refusal::{Messages, Template as Body, Words};
-use super::router::Pattern;
+use super::router::{Pattern, Tree};
 use crate::identity::{
     CallerPlan, FactPlan, Lookup, Origin, Output, Plan, Pointer, PointerTemplate, ResetHeader, ResetUnit, Source, Step,
     TablePlan, Template,
@@ -109,6 +109,7 @@ impl<'a> Check<'a> {
             credentials,
             id_lengths,
             keep_on_401,
+            tree: Tree::of(&actions, &tunnels, &routes),
             actions,
             tunnels,
             routes,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::param::{Empty, Form, GREATEST_INTEGER, Param, Place};
 pub use super::raw::{HostHeader, Then};
 use super::refusal::{Messages, Template, Words, status};
-use super::router::Pattern;
+use super::router::{Pattern, Tree};
 use crate::identity::Plan;
 use crate::model::{Fault, Kind, Reason};
 use crate::policy::{ActionShape, Domain, Field};
@@ -54,6 +54,8 @@ pub struct Provider {
     pub tunnels: Vec<Arc<Tunnel>>,
     /// Known routes that are not judged.
     pub routes: Vec<Route>,
+    /// Their patterns, to be found by paths.
+    pub tree: Tree,
 }
 
 /// One thing a caller may want to do.

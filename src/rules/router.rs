@@ -1,10 +1,14 @@
 //! Which action or route a canonical path belongs to.
 
+mod tree;
+
 use std::sync::Arc;
 
 use super::provider::Tunnel;
 use super::provider::{Action, Provider, Route, Then};
 use super::target;
+use tree::Leads;
+pub use tree::Tree;
 
 /// A declared `METHOD /path/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,78 +148,66 @@ impl Pattern {
         }
         parts.next().is_none().then_some(named)
     }
-
-    /// Whether `path` differs from this pattern only in the case of literals, a trailing slash, or something hung on to
-    /// the last segment: an attempt on the guarded path by somebody who knows a more forgiving server.
-    fn nearly(&self, path: &str) -> bool {
-        self.nearly_exactly(path) || path.strip_suffix('/').is_some_and(|path| self.nearly_exactly(path))
-    }
-
-    fn nearly_exactly(&self, path: &str) -> bool {
-        let parts: Vec<&str> = path.split('/').skip(1).collect();
-        let last = parts.len().wrapping_sub(1);
-        parts.len() == self.segments.len()
-            && self.segments.iter().zip(&parts).enumerate().all(|(index, (segment, part))| match segment {
-                Segment::Named(_) => true,
-                Segment::Literal(text) => {
-                    let part = part.to_ascii_lowercase();
-                    let text = text.to_ascii_lowercase();
-                    let continued = || part.strip_prefix(&text).is_some_and(|rest| rest.starts_with(['.', ';', '%']));
-                    part == text || (index == last && !text.is_empty() && continued())
-                }
-            })
-    }
 }
 
 /// Finds where `path` leads with `method`. HEAD is judged like GET.
 #[must_use]
 pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
-    let Provider { actions, tunnels, routes, .. } = provider;
+    let Provider { actions, tunnels, routes, tree, .. } = provider;
     let method = if method == "HEAD" { "GET" } else { method };
-    let action = actions
-        .iter()
-        .flat_map(|action| action.doors.iter().map(move |pattern| (action, pattern)))
-        .filter(|(_, pattern)| pattern.method == method)
-        .filter_map(|(action, pattern)| Some((action, pattern, pattern.matches(path)?)))
-        .max_by_key(|(_, pattern, _)| pattern.literals());
-    if let Some((action, pattern, segments)) = action {
+    let on = tree.on(path);
+    let on_actions = || {
+        on.iter().filter_map(|door| match door.leads {
+            Leads::Action(place) => actions.get(place).and_then(|action| Some((action, action.doors.get(door.index)?))),
+            Leads::Tunnel(_) | Leads::Route(_) => None,
+        })
+    };
+    let on_tunnels = || {
+        on.iter().filter_map(|door| match door.leads {
+            Leads::Tunnel(place) => tunnels.get(place).and_then(|tunnel| Some((tunnel, tunnel.doors.get(door.index)?))),
+            Leads::Action(_) | Leads::Route(_) => None,
+        })
+    };
+    let on_routes = || {
+        on.iter().filter_map(|door| match door.leads {
+            Leads::Route(place) => routes.get(place).and_then(|route| Some((route, route.doors.get(door.index)?))),
+            Leads::Action(_) | Leads::Tunnel(_) => None,
+        })
+    };
+    let action = on_actions().filter(|(_, pattern)| pattern.method == method).max_by_key(|(_, pattern)| pattern.literals());
+    if let Some((action, pattern)) = action {
+        let segments = pattern.matches(path).unwrap_or_default();
         return if legal(&segments, |name| action.encoded(name)) {
             Found::Action { action, pattern, segments }
         } else {
             Found::Undeclared
         };
     }
-    let tunnel = tunnels.iter().flat_map(|tunnel| tunnel.doors.iter().map(move |pattern| (tunnel, pattern)));
-    if let Some((tunnel, pattern)) =
-        tunnel.clone().find(|(_, pattern)| pattern.method == method && pattern.matches(path).is_some())
-    {
+    if let Some((tunnel, pattern)) = on_tunnels().find(|(_, pattern)| pattern.method == method) {
         return Found::Tunnel { tunnel, pattern };
     }
-    let route = routes
-        .iter()
-        .flat_map(|route| route.doors.iter().map(move |pattern| (route, pattern)))
-        .filter(|(_, pattern)| pattern.method == method)
-        .filter_map(|(route, pattern)| pattern.matches(path).map(|segments| (route, pattern, segments)))
-        .max_by_key(|(_, pattern, _)| pattern.literals());
-    if let Some((route, _, segments)) = route {
-        let declared = legal(&segments, |_| route.encoded || provider.encoded);
+    let route = on_routes().filter(|(_, pattern)| pattern.method == method).max_by_key(|(_, pattern)| pattern.literals());
+    if let Some((route, pattern)) = route {
+        let declared = legal(&pattern.matches(path).unwrap_or_default(), |_| route.encoded || provider.encoded);
         return if declared && !hides(provider, path) { Found::Route(route) } else { Found::Undeclared };
     }
-    let on_action = actions.iter().flat_map(|action| action.doors.iter().map(move |pattern| (pattern, Some(action))));
-    let on_tunnel = tunnels.iter().flat_map(|tunnel| &tunnel.doors).map(|pattern| (pattern, None));
-    let on_path: Vec<&str> = on_action
-        .chain(on_tunnel)
-        .filter(|(pattern, action)| {
-            let declared = |name: &str| action.is_some_and(|action| action.encoded(name));
-            pattern.matches(path).is_some_and(|segments| legal(&segments, declared))
-        })
-        .map(|(pattern, _)| pattern.method.as_str())
-        .chain(matching(routes, path, Then::Deny))
+    let legal_on = |pattern: &Pattern, declared: &dyn Fn(&str) -> bool| {
+        pattern.matches(path).is_some_and(|segments| legal(&segments, declared))
+    };
+    let ending = |then: Then| {
+        let ends = on_routes().filter(move |(route, pattern)| route.then == then && legal_on(pattern, &|_| route.encoded));
+        ends.map(|(_, pattern)| pattern.method.as_str())
+    };
+    let judged: Vec<&str> = on_actions()
+        .filter(|(action, pattern)| legal_on(pattern, &|name| action.encoded(name)))
+        .map(|(_, pattern)| pattern.method.as_str())
+        .chain(on_tunnels().filter(|(_, pattern)| legal_on(pattern, &|_| false)).map(|(_, pattern)| pattern.method.as_str()))
+        .chain(ending(Then::Deny))
         .collect();
-    if !on_path.is_empty() {
-        return Found::OtherMethod(on_path.into_iter().chain(matching(routes, path, Then::Forward)).collect());
+    if !judged.is_empty() {
+        return Found::OtherMethod(judged.into_iter().chain(ending(Then::Forward)).collect());
     }
-    if watched(provider).any(|pattern| pattern.nearly(path)) {
+    if tree.nearly(path, |_| true) {
         Found::Variant
     } else if target::needs_declaration(path) && (!provider.encoded || hides(provider, path)) {
         Found::Undeclared
@@ -229,25 +221,11 @@ fn legal(segments: &[(&str, String)], declared: impl Fn(&str) -> bool) -> bool {
     segments.iter().all(|(name, raw)| !target::needs_declaration(raw) || declared(name))
 }
 
-/// The methods of the routes on `path` that end so.
-fn matching<'r>(routes: &'r [Route], path: &str, then: Then) -> impl Iterator<Item = &'r str> {
-    let doors = routes.iter().filter(move |route| route.then == then).flat_map(|route| {
-        route.doors.iter().filter(|pattern| pattern.matches(path).is_some_and(|segments| legal(&segments, |_| route.encoded)))
-    });
-    doors.map(|pattern| pattern.method.as_str())
-}
-
-/// Every pattern that must not be reached past its verdict.
-fn watched(provider: &Provider) -> impl Iterator<Item = &Pattern> {
-    let Provider { actions, tunnels, routes, .. } = provider;
-    let closed = routes.iter().filter(|route| route.then == Then::Deny).flat_map(|route| &route.doors);
-    let doors = actions.iter().flat_map(|action| &action.doors).chain(tunnels.iter().flat_map(|tunnel| &tunnel.doors));
-    doors.map(AsRef::as_ref).chain(closed)
-}
-
-/// Whether a server that decodes more than its segments would find one of those patterns in `path`, where it does not stand
+/// Whether a server that decodes more than its segments would find a watched pattern in `path`, where it does not stand
 /// openly (with another method, which a route declares).
 fn hides(provider: &Provider, path: &str) -> bool {
-    let hidden = || watched(provider).filter(|pattern| pattern.matches(path).is_none());
-    target::needs_declaration(path) && target::some_reading(path, |reading| hidden().any(|pattern| pattern.nearly(reading)))
+    target::needs_declaration(path) && {
+        let openly = provider.tree.on(path);
+        target::some_reading(path, |reading| provider.tree.nearly(reading, |door| !openly.contains(&door)))
+    }
 }

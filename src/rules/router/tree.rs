@@ -1,0 +1,194 @@
+//! Every declared pattern by its segments, so that a path is compared only with what it could belong to, however much is declared.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Pattern, Segment};
+use crate::rules::provider::{Action, Route, Then, Tunnel};
+
+/// The patterns of one provider.
+#[derive(Debug, Default)]
+pub struct Tree {
+    declared: Node,
+    /// Those that must not be reached past their verdict, their literals in lower case.
+    watched: Node,
+}
+
+/// The patterns that begin alike.
+#[derive(Debug, Default)]
+struct Node {
+    literals: HashMap<String, Node>,
+    named: Option<Box<Node>>,
+    ends: Vec<Door>,
+}
+
+/// Which pattern of the provider it is; in the order of the file, actions before tunnels before routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Door {
+    pub(super) leads: Leads,
+    /// Its place among the doors there.
+    pub(super) index: usize,
+}
+
+/// Where a door leads, by its place in the provider's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Leads {
+    Action(usize),
+    Tunnel(usize),
+    Route(usize),
+}
+
+impl Tree {
+    /// Puts every pattern in its place.
+    #[must_use]
+    pub fn of(actions: &[Arc<Action>], tunnels: &[Arc<Tunnel>], routes: &[Route]) -> Self {
+        let mut tree = Self::default();
+        for (place, action) in actions.iter().enumerate() {
+            tree.add(Leads::Action(place), action.doors.iter().map(AsRef::as_ref), true);
+        }
+        for (place, tunnel) in tunnels.iter().enumerate() {
+            tree.add(Leads::Tunnel(place), tunnel.doors.iter().map(AsRef::as_ref), true);
+        }
+        for (place, route) in routes.iter().enumerate() {
+            tree.add(Leads::Route(place), route.doors.iter(), route.then == Then::Deny);
+        }
+        tree
+    }
+
+    fn add<'p>(&mut self, leads: Leads, doors: impl Iterator<Item = &'p Pattern>, watched: bool) {
+        for (index, pattern) in doors.enumerate() {
+            let door = Door { leads, index };
+            self.declared.insert(&pattern.segments, door, |text| text.to_owned());
+            if watched {
+                self.watched.insert(&pattern.segments, door, |text| text.to_ascii_lowercase());
+            }
+        }
+    }
+
+    /// Every pattern that `path` matches, whatever its method, in the order of the file.
+    pub(super) fn on(&self, path: &str) -> Vec<Door> {
+        let mut found = Vec::new();
+        if let Some(rest) = path.strip_prefix('/') {
+            self.declared.collect(Some(rest), &mut found);
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// Whether `which` holds for a watched pattern from which `path` differs only in the case of literals, a trailing slash,
+    /// or something hung on to the last segment: an attempt on the guarded path by somebody who knows a more forgiving server.
+    pub(super) fn nearly(&self, path: &str, mut which: impl FnMut(Door) -> bool) -> bool {
+        let mut exactly = |path: &str| path.split_once('/').is_some_and(|(_, rest)| self.watched.nearly(Some(rest), &mut which));
+        exactly(path) || path.strip_suffix('/').is_some_and(exactly)
+    }
+}
+
+impl Node {
+    fn insert(&mut self, segments: &[Segment], door: Door, written: impl Fn(&str) -> String) {
+        let Some((first, rest)) = segments.split_first() else { return self.ends.push(door) };
+        let below = match first {
+            Segment::Literal(text) => self.literals.entry(written(text)).or_default(),
+            Segment::Named(_) => self.named.get_or_insert_default(),
+        };
+        below.insert(rest, door, written);
+    }
+
+    /// Every end that `rest`, which is nothing behind the last segment, leads to.
+    fn collect(&self, rest: Option<&str>, found: &mut Vec<Door>) {
+        let Some(rest) = rest else { return found.extend(&self.ends) };
+        let (part, rest) = parted(rest);
+        if let Some(below) = self.literals.get(part) {
+            below.collect(rest, found);
+        }
+        if let Some(below) = self.named.as_ref().filter(|_| !part.is_empty()) {
+            below.collect(rest, found);
+        }
+    }
+
+    fn nearly(&self, rest: Option<&str>, which: &mut impl FnMut(Door) -> bool) -> bool {
+        let Some(rest) = rest else { return self.ends.iter().any(|door| which(*door)) };
+        let (part, rest) = parted(rest);
+        if let Some(below) = &self.named
+            && below.nearly(rest, which)
+        {
+            return true;
+        }
+        if self.literals.is_empty() {
+            return false;
+        }
+        let part =
+            if part.bytes().any(|byte| byte.is_ascii_uppercase()) { part.to_ascii_lowercase().into() } else { Cow::from(part) };
+        if let Some(below) = self.literals.get(&*part)
+            && below.nearly(rest, which)
+        {
+            return true;
+        }
+        let mut hung_on = part.match_indices(['.', ';', '%']).filter(|(at, _)| *at > 0 && rest.is_none());
+        hung_on.any(|(at, _)| {
+            let below = part.get(..at).and_then(|begins| self.literals.get(begins));
+            below.is_some_and(|below| below.nearly(None, which))
+        })
+    }
+}
+
+/// The first segment, and what follows its slash.
+fn parted(path: &str) -> (&str, Option<&str>) {
+    match path.split_once('/') {
+        Some((part, rest)) => (part, Some(rest)),
+        None => (path, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The same question put to one pattern after the other.
+    fn nearly(pattern: &Pattern, path: &str) -> bool {
+        let exactly = |path: &str| {
+            let parts: Vec<&str> = path.split('/').skip(1).collect();
+            let last = parts.len().wrapping_sub(1);
+            parts.len() == pattern.segments.len()
+                && pattern.segments.iter().zip(&parts).enumerate().all(|(index, (segment, part))| match segment {
+                    Segment::Named(_) => true,
+                    Segment::Literal(text) => {
+                        let (part, text) = (part.to_ascii_lowercase(), text.to_ascii_lowercase());
+                        let continued = || part.strip_prefix(&text).is_some_and(|rest| rest.starts_with(['.', ';', '%']));
+                        part == text || (index == last && !text.is_empty() && continued())
+                    }
+                })
+        };
+        exactly(path) || path.strip_suffix('/').is_some_and(exactly)
+    }
+
+    fn route(text: &str) -> Route {
+        Route { doors: vec![text.parse().unwrap()], reveals: String::new(), then: Then::Deny, encoded: false }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn a_tree_finds_what_a_look_at_every_pattern_finds(
+            patterns in prop::collection::vec("GET(/(a|A|b|a\\.b|\\{x\\})){1,4}/?", 0..12),
+            path in "(/(a|A|b|B|a\\.b|a\\.B;c|b%41|b\\.|\\.a|;|é|)){1,5}|a/b|",
+        ) {
+            let patterns: Vec<String> = patterns.iter().map(|pattern| pattern.replacen("GET/", "GET /", 1)).collect();
+            let routes: Vec<Route> = patterns.iter().map(|pattern| route(pattern)).collect();
+            let tree = Tree::of(&[], &[], &routes);
+            let found: Vec<Leads> = tree.on(&path).iter().map(|door| door.leads).collect();
+            let all = routes.iter().enumerate();
+            let expected: Vec<Leads> = all
+                .filter(|(_, route)| route.doors[0].matches(&path).is_some())
+                .map(|(place, _)| Leads::Route(place))
+                .collect();
+            prop_assert_eq!(found, expected);
+            for (place, route) in routes.iter().enumerate() {
+                let found = tree.nearly(&path, |door| door.leads == Leads::Route(place));
+                prop_assert_eq!(found, nearly(&route.doors[0], &path), "{} {}", route.doors[0], path);
+            }
+        }
+    }
+}
