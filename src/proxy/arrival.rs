@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::convert;
-use crate::config::Listen;
 use crate::model::{Body, RawRequest};
+use ipnet::IpNet;
 
 /// The most fields of such a head.
 const MOST_FIELDS: usize = 64;
@@ -82,9 +82,9 @@ impl Arrival {
     }
 
     /// Where it came from.
-    pub(super) fn origin(&self, head: &[u8], peer: IpAddr, tls: bool, listen: &Listen) -> convert::Origin {
+    pub(super) fn origin(&self, head: &[u8], peer: IpAddr, tls: bool, trusted: &[IpNet]) -> convert::Origin {
         let values = |name: &'static str| self.fields(head).filter(|field| field.0 == name).map(|field| field.1).collect();
-        convert::origin(values, peer, tls, listen)
+        convert::origin(values, peer, tls, trusted)
     }
 
     /// The request as the walk reads it.

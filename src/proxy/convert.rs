@@ -6,11 +6,11 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::date::get_cached_date;
 
 use crate::audit::Recorded;
-use crate::config::Listen;
 use crate::model::{Body, RawRequest, Reason};
 use crate::pipeline::Permit;
 use crate::rules::provider::{HostHeader, Provider};
 use crate::rules::refusal::{Filling, Refusal};
+use ipnet::IpNet;
 
 /// Fields of a guarded request that tell a server nothing it could be misled by.
 const HARMLESS: &[&str] = &[
@@ -54,9 +54,9 @@ pub(super) struct Origin {
 /// Of `X-Forwarded-For` the rightmost address that is not itself a trusted proxy is the client; what stands left of it was
 /// written by the client and is worth nothing.
 #[must_use]
-pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: IpAddr, tls: bool, listen: &Listen) -> Origin {
+pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Origin {
     let peer = peer.to_canonical();
-    let trusted = |address: IpAddr| listen.trusted_proxies.iter().any(|net| net.contains(&address));
+    let trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let own = if tls { "https" } else { "http" };
     if !trusted(peer) {
         return Origin { client: peer, forwarded_for: peer.to_string(), proto: own, correlation: None };

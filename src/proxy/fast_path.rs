@@ -102,7 +102,7 @@ impl FastPath {
             return Served::Declined;
         }
         let Some(arrival) = Arrival::recognise(bytes, &head.target) else { return Served::Declined };
-        let origin = arrival.origin(bytes, client.peer.ip(), client.tls, &gate.config.listen);
+        let origin = arrival.origin(bytes, client.peer.ip(), client.tls, &gate.config.listen.trusted_proxies);
         let Some(host) = arrival.host(bytes) else { return Served::Declined };
         let Some((index, site)) = gate.site_for(host) else { return Served::Declined };
         let Some(handle) = gate.handles.get(index) else { return Served::Declined };

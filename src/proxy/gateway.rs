@@ -214,7 +214,7 @@ impl ProxyHttp for Gateway {
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let headers = &session.req_header().headers;
         let fields = |name| headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
-        exchange.origin = convert::origin(fields, peer, tls, &self.gate.config.listen);
+        exchange.origin = convert::origin(fields, peer, tls, &self.gate.config.listen.trusted_proxies);
         if self.gate.draining() {
             session.set_keepalive(None);
         }

@@ -1,6 +1,8 @@
 //! The policy enforcement point: connections in, verdicts carried out, connections out. The only importer of the proxy engine.
 
 mod admin;
+#[cfg(any(test, fuzzing))]
+pub mod agreement;
 mod arrival;
 mod chunks;
 mod convert;
