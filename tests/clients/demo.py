@@ -1,8 +1,11 @@
 """Runs `rolegate demo` as a program and says where its doors are."""
 
-from dataclasses import dataclass
+import json
+import urllib.request
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gates import GENERAL, Gate
 from program import Program, program
 
 
@@ -25,6 +28,21 @@ class Demo:
         self.docusign = Doors(**doors["docusign-rooms"])
         self.admin: str = doors["admin"]
         self.audit = folder / self._running.ready["audit"]
+        self._general = None
+        if GENERAL:
+            self._stand_before_it(folder)
+
+    def _stand_before_it(self, folder: Path) -> None:
+        """Puts a gate before the sample servers that knows the general path alone, in the place of the demo's own."""
+        servers = {"rocketchat": self.rocketchat.sample, "docusign_rooms": self.docusign.sample}
+        gate = self._general = Gate("general", folder, **servers)
+        self.rocketchat = replace(self.rocketchat, gate=f"http://127.0.0.1:{gate.port}")
+        self.docusign = replace(self.docusign, gate=f"http://localhost:{gate.port}")
+        self.admin, self.audit = gate.admin, gate.audit
+        with urllib.request.urlopen(f"{self.admin}/status") as status:
+            assert json.load(status)["fast_path"]["enabled"] is False
 
     def stop(self) -> None:
+        if self._general:
+            self._general.stop()
         self._running.stop()

@@ -1,6 +1,7 @@
 """Further gates that `rolegate run` opens: one before servers that fail, one with a policy of the operator's own."""
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -11,16 +12,26 @@ from program import Program, program
 
 TEMPLATES = Path(__file__).parent / "gates"
 AUDIT = Path("audit/audit.jsonl")
+#: Whether the stories are told on the general path alone.
+GENERAL = os.environ.get("ROLEGATE_PATH") == "general"
+
+
+def on_its_path(configuration: str) -> str:
+    """A configuration for the path on which the stories are told."""
+    return configuration.replace("[listen]\n", "[listen]\nfast_path = false\n", 1) if GENERAL else configuration
 
 
 class Gate:
     """A running `rolegate run` with the configuration `gates/<name>.toml` before this upstream."""
 
-    def __init__(self, name: str, upstream: str, folder: Path) -> None:
-        text = (TEMPLATES / f"{name}.toml").read_text().replace("{upstream}", upstream)
-        (folder / "rolegate.toml").write_text(text)
-        self._running = Program(["run", "--config", "rolegate.toml"], folder, "stderr", lambda line: line.get("listening"))
-        self.port = int(self._running.ready.rpartition(":")[2])
+    def __init__(self, name: str, folder: Path, **upstreams: str) -> None:
+        text = (TEMPLATES / f"{name}.toml").read_text()
+        for provider, upstream in upstreams.items():
+            text = text.replace("{" + provider.replace("_", "-") + "}", upstream)
+        (folder / "rolegate.toml").write_text(on_its_path(text))
+        self._running = Program(["run", "--config", "rolegate.toml"], folder, "stderr", lambda line: line if "listening" in line else None)
+        self.port = int(self._running.ready["listening"].rpartition(":")[2])
+        self.admin = f"http://{self._running.ready['admin']}"
         self.audit = folder / AUDIT
 
     def stop(self) -> None:
@@ -32,7 +43,7 @@ def strict(upstream: str, folder: Path) -> Gate:
     subprocess.run([program(), "init", "."], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     for file in ("profiles.cedar", "cases.toml"):
         shutil.copy(TEMPLATES / file, folder / "policies/rocketchat" / file)
-    return Gate("strict", upstream, folder)
+    return Gate("strict", folder, upstream=upstream)
 
 
 class FailingServer:

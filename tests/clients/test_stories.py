@@ -36,7 +36,7 @@ DOCUSIGN = [story for story in STORIES if story["action"] == "rooms.users"]
 def gate_of(demo, audit, tmp_path_factory):
     """Gives the gate that a story is played before: a relay in front of it, and its audit file."""
     server = FailingServer()
-    failing = Gate("failing", server.url, tmp_path_factory.mktemp("failing"))
+    failing = Gate("failing", tmp_path_factory.mktemp("failing"), upstream=server.url)
     operators_own = strict(demo.rocketchat.sample, tmp_path_factory.mktemp("strict"))
     gates = {
         "sample": SimpleNamespace(relay=Relay(urlsplit(demo.rocketchat.gate).port), audit=audit),

@@ -1,5 +1,6 @@
 """Runs `rolegate run` before a homeserver and asks through it."""
 
+import os
 from pathlib import Path
 
 from program import Program
@@ -8,11 +9,30 @@ from town import Person
 from wire import Answer, ask
 
 
+#: Whether the stories are told on the general path alone.
+GENERAL = os.environ.get("ROLEGATE_PATH") == "general"
+
+
+def on_its_path(options: tuple[str, ...], folder: Path) -> list[str]:
+    """The options of a gate for the path on which the stories are told."""
+    if not GENERAL:
+        return list(options)
+    given = list(options)
+    text = ""
+    if "--config" in given:
+        at = given.index("--config")
+        text = Path(given[at + 1]).read_text()
+        del given[at : at + 2]
+    assert "[listen]" not in text, text
+    (folder / "general.toml").write_text(f"[listen]\nfast_path = false\n{text}")
+    return [*given, "--config", str(folder / "general.toml")]
+
+
 class Gate:
     """A running rolegate; `stop` ends it and is an error when it does not end well."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        arguments = ["run", *options, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        arguments = ["run", *on_its_path(options, folder), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         self._running = Program(arguments, folder, "stderr", lambda line: line if "listening" in line else None)
         self.url = f"http://{self._running.ready['listening']}"
         self.admin = f"http://{self._running.ready['admin']}"

@@ -54,11 +54,23 @@ const run = async (args, cwd, announces, ready) => {
   }
 };
 
+// Whether the stories are told on the general path alone.
+const GENERAL = process.env.ROLEGATE_PATH === 'general';
+
+const onItsPath = (configuration) => (GENERAL ? configuration.replace('[listen]\n', '[listen]\nfast_path = false\n') : configuration);
+
 // The sample servers behind a gate.
 exports.demo = async () => {
   const cwd = folder();
   const { found, stop } = await run(['demo', '--format', 'json'], cwd, 'stdout', (line) => (line.ready ? line : undefined));
-  return { rocketchat: found.ready.rocketchat, audit: path.resolve(cwd, found.audit), stop };
+  const { rocketchat, 'docusign-rooms': docusign } = found.ready;
+  if (!GENERAL) return { rocketchat, audit: path.resolve(cwd, found.audit), stop };
+  // In the place of the demo's own gate one that knows the general path alone.
+  const template = fs.readFileSync(path.join(__dirname, '../gates/general.toml'), 'utf8');
+  const configuration = template.replaceAll('{rocketchat}', rocketchat.sample).replaceAll('{docusign-rooms}', docusign.sample);
+  const gate = await exports.gate(configuration);
+  const both = async () => gate.stop().finally(stop);
+  return { rocketchat: { ...rocketchat, gate: `http://127.0.0.1:${gate.port}` }, audit: gate.audit, stop: both };
 };
 
 // `rolegate run` with this configuration; `policies`, by their paths, replace files of the built-in ones or stand beside them.
@@ -66,7 +78,7 @@ exports.gate = async (configuration, policies = {}) => {
   const cwd = folder();
   execFileSync(process.env.ROLEGATE_BIN, ['init', '.'], { cwd, stdio: 'ignore' });
   for (const [name, text] of Object.entries(policies)) fs.writeFileSync(path.join(cwd, 'policies', name), text);
-  fs.writeFileSync(path.join(cwd, 'rolegate.toml'), configuration);
+  fs.writeFileSync(path.join(cwd, 'rolegate.toml'), onItsPath(configuration));
   const { found, stop } = await run(['run', '--config', 'rolegate.toml'], cwd, 'stderr', (line) => line.listening);
   return { port: Number(found.split(':').at(-1)), audit: path.join(cwd, 'audit/audit.jsonl'), stop };
 };
