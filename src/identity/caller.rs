@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use serde_json::Value as Json;
@@ -24,21 +24,23 @@ pub struct Caller {
     pub memo: Memo,
 }
 
-/// One slot for a value of any type.
+/// One slot for a value of any type, which lives only as long as somebody else has it: a million callers are remembered, but
+/// what was prepared for each of them is several times as large as all that is known of it.
 #[derive(Default)]
-pub struct Memo(ArcSwapOption<Arc<dyn Any + Send + Sync>>);
+pub struct Memo(ArcSwapOption<Weak<dyn Any + Send + Sync>>);
 
 impl Memo {
-    /// What was kept last, if it is a `T`.
+    /// What was kept last, if it is a `T` and lives.
     #[must_use]
     pub fn read<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let kept = self.0.load();
-        let value: &Arc<dyn Any + Send + Sync> = kept.as_ref()?;
-        Arc::clone(value).downcast().ok()
+        let value: &Weak<dyn Any + Send + Sync> = kept.as_ref()?;
+        value.upgrade()?.downcast().ok()
     }
 
     /// Keeps `value` instead of what was kept before, whatever that was.
-    pub fn keep<T: Any + Send + Sync>(&self, value: Arc<T>) {
+    pub fn keep<T: Any + Send + Sync>(&self, value: &Arc<T>) {
+        let value: Weak<T> = Arc::downgrade(value);
         self.0.store(Some(Arc::new(value)));
     }
 }
@@ -94,14 +96,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_memo_keeps_one_value_and_knows_its_type() {
+    fn a_memo_keeps_one_value_while_it_lives_and_knows_its_type() {
         let memo = Memo::default();
         assert_eq!(memo.read::<u8>(), None);
-        memo.keep(Arc::new(7_u8));
+        let (seven, text) = (Arc::new(7_u8), Arc::new("text"));
+        memo.keep(&seven);
         assert_eq!(memo.read::<u8>().as_deref(), Some(&7));
         assert_eq!(memo.read::<u16>(), None, "another type is not it");
-        memo.keep(Arc::new("text"));
+        memo.keep(&text);
         assert_eq!(memo.read::<u8>(), None);
         assert_eq!(memo.read::<&str>().as_deref(), Some(&"text"));
+        drop(text);
+        assert_eq!(memo.read::<&str>(), None);
     }
 }

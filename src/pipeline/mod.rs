@@ -55,6 +55,8 @@ pub struct Site {
     pub guarded: Arc<[String]>,
     /// The operator's named networks.
     pub networks: Arc<[(String, Vec<ipnet::IpNet>)]>,
+    /// The callers that were prepared for these rules last.
+    recent: Arc<subject::Recent>,
 }
 
 impl Site {
@@ -62,7 +64,7 @@ impl Site {
     #[must_use]
     pub fn new(upstream: Arc<Upstream>, rules: Arc<Rules>, networks: Arc<[(String, Vec<ipnet::IpNet>)]>) -> Self {
         let guarded = rules.provider.guarded.iter().map(|space| format!("{}{space}", upstream.path_prefix)).collect();
-        Self { upstream, rules, guarded, networks }
+        Self { upstream, rules, guarded, networks, recent: Arc::default() }
     }
 
     fn networks_of(&self, client: std::net::IpAddr) -> Vec<String> {

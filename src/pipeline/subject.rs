@@ -1,9 +1,13 @@
 //! The third stop: who asks, and what is known of them; from the upstream, or given for a rehearsal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::Site;
 use super::params::ValidatedRequest;
 use super::trail::{FactKnown, Trail};
 use super::tunnel::Call;
@@ -31,11 +35,33 @@ pub struct IdentifiedRequest {
     pub(super) principal: Principal,
 }
 
-/// What the decision point prepared for a caller, kept beside the caller until rules or the permission table change.
+/// How many callers' preparations are kept, of about 2 KiB each; one more costs its caller's next request some microseconds.
+const PREPARED: usize = 16 * 1024;
+
+/// What the decision point prepared for a caller, found by the caller until rules or the permission table change.
 struct Prepared {
-    rules: Arc<crate::rules::Rules>,
     table: u64,
     principal: Principal,
+}
+
+/// The callers that were prepared last, for one set of rules.
+#[derive(Default)]
+pub(super) struct Recent(Mutex<VecDeque<Arc<Prepared>>>);
+
+impl Recent {
+    fn keep(&self, prepared: Arc<Prepared>) {
+        let mut recent = self.0.lock();
+        let oldest = if recent.len() < PREPARED { None } else { recent.pop_front() };
+        recent.push_back(prepared);
+        drop(recent);
+        drop(oldest);
+    }
+}
+
+impl fmt::Debug for Recent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recent({})", self.0.lock().len())
+    }
 }
 
 impl ValidatedRequest {
@@ -61,7 +87,7 @@ impl ValidatedRequest {
                 Err(failure) => return Err(trail.failed(&failure)),
             },
         };
-        let principal = match principal(&rules, &caller.value, permissions.as_deref()) {
+        let principal = match principal(&trail.site, &caller.value, permissions.as_deref()) {
             Ok(principal) => principal,
             Err(why) => return Err(trail.deny(Reason::PolicyError, why)),
         };
@@ -202,10 +228,11 @@ fn unknown(trail: &Trail, fact: &str) -> Record {
 }
 
 /// The caller as this engine's policies see it, prepared once for each set of rules and state of the permission table.
-fn principal(rules: &Arc<crate::rules::Rules>, caller: &Caller, permissions: Option<&Table>) -> Result<Principal, String> {
+fn principal(site: &Site, caller: &Caller, permissions: Option<&Table>) -> Result<Principal, String> {
+    let engine = &site.rules.engine;
     let revision = permissions.map_or(0, |table| table.revision);
     if let Some(prepared) = caller.memo.read::<Prepared>()
-        && Arc::ptr_eq(&prepared.rules, rules)
+        && engine.prepared(&prepared.principal)
         && prepared.table == revision
     {
         return Ok(prepared.principal.clone());
@@ -215,8 +242,10 @@ fn principal(rules: &Arc<crate::rules::Rules>, caller: &Caller, permissions: Opt
         held.extend(caller.subject.roles.iter().flat_map(|role| table.keys_holding(role)).map(String::as_str));
     }
     let held: Vec<&str> = held.into_iter().collect();
-    let principal = rules.engine.principal(&caller.subject, &held).map_err(|error| error.to_string())?;
-    caller.memo.keep(Arc::new(Prepared { rules: Arc::clone(rules), table: revision, principal: principal.clone() }));
+    let principal = engine.principal(&caller.subject, &held).map_err(|error| error.to_string())?;
+    let prepared = Arc::new(Prepared { table: revision, principal: principal.clone() });
+    caller.memo.keep(&prepared);
+    site.recent.keep(prepared);
     Ok(principal)
 }
 

@@ -77,6 +77,12 @@ impl Engine {
         Principal::prepare(subject, permissions, &self.types, &self.action_entities)
     }
 
+    /// Whether this engine prepared `principal`.
+    #[must_use]
+    pub fn prepared(&self, principal: &Principal) -> bool {
+        principal.belongs_to(&self.action_entities)
+    }
+
     /// Answers one query. Never fails: what cannot be evaluated is denied, and the answer's `errors` say why.
     #[must_use]
     pub fn authorize(&self, query: &Query<'_>) -> Answer {
