@@ -8,14 +8,14 @@ from html import escape
 
 Series = tuple[dict[str, str], list[tuple[float, float]]]
 
-COLUMN, ROW, GAP, TITLE, LEGEND, AXIS = 50, 25, 6, 26, 20, 58
+COLUMN, ROW, GAP, TITLE, LEGEND, AXIS = 50, 25, 6, 26, 16, 58
 COLOURS = {"green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "purple": "#b877d9", "yellow": "#fade2a"}
 PALETTE = ["#73bf69", "#fade2a", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#37872d", "#e0b400", "#1f60c4", "#fa6400", "#8f3bb8"]
 SECONDS = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")]
 STYLE = """
 text{font:12px Inter,system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:#ccccdc}
 .r{font-size:14px;font-weight:600}.t{font-weight:600}.a{font-size:10px;fill:#8e8e99}.l{font-size:10.5px}.n{font-size:25px;font-weight:600;text-anchor:middle}
-.p{fill:#181b1f;stroke:#2c3035}.g{stroke:#2c3035;stroke-width:1}.s{fill:none;stroke-width:1.3;stroke-linejoin:round}
+.p{fill:#181b1f;stroke:#2c3035}.g{stroke:#2c3035;stroke-width:1}.s{fill:none}.s,.f{stroke-width:1.2;stroke-linejoin:round}.f{fill-opacity:.3}
 """
 
 
@@ -85,15 +85,16 @@ def stat(panel: dict, series: list, width: int, height: int, start: float, end: 
     low, high = min(v for _, v in samples), max(v for _, v in samples)
     place = across(start, end, 0, width)
     points = " ".join(f"{place(at):.0f},{height - 2 - 22 * (v - low) / ((high - low) or 1):.1f}" for at, v in samples)
-    size = "" if len(text) < 11 else ' style="font-size:17px"'
+    size = "" if len(text) < 9 else ' style="font-size:18px"'
     return (f'<polyline class="s" stroke="{colour}" opacity=".35" points="{points}"/>'
-            f'<text class="n" x="{width / 2}" y="{height - 30}" fill="{colour}"{size or ""}><tspan fill="{colour}">{escape(text)}</tspan></text>')
+            f'<text class="n" x="{width / 2}" y="{height - 30}"{size}><tspan fill="{colour}">{escape(text)}</tspan></text>')
 
 
 def lines(panel: dict, series: list, width: int, height: int, start: float, end: float) -> str:
     defaults = panel["fieldConfig"]["defaults"]
     stacked = defaults["custom"]["stacking"]["mode"] == "normal"
-    left, right, top, bottom = AXIS, width - 10, TITLE + 6, height - LEGEND - 22
+    names, rows = keys([(name, colour_of(panel, name, index)) for index, (name, _) in enumerate(series) if name], width, height)
+    left, right, top, bottom = AXIS, width - 10, TITLE + 6, height - LEGEND * rows - 22
     times = sorted({at for _, samples in series for at, _ in samples})
     layers, floor = [], dict.fromkeys(times, 0.0)
     for index, (name, samples) in enumerate(series):
@@ -104,7 +105,8 @@ def lines(panel: dict, series: list, width: int, height: int, start: float, end:
             floor = ceiling
         else:
             layers.append((name, colour_of(panel, name, index), values, None))
-    highest = nice(max((v for _, _, ceiling, _ in layers for v in ceiling.values()), default=1) or 1)
+    highest = max((v for _, _, ceiling, _ in layers for v in ceiling.values()), default=1) or 1
+    highest = nice(highest / 2**20) * 2**20 if defaults["unit"] == "bytes" else nice(highest)
     place, rise = across(start, end, left, right), lambda v: bottom - (bottom - top) * v / highest
     parts = []
     for quarter in range(5):
@@ -112,30 +114,58 @@ def lines(panel: dict, series: list, width: int, height: int, start: float, end:
         parts.append(f'<path class="g" d="M{left} {y:.1f}H{right}"/>')
         if quarter % 2 == 0:
             parts.append(f'<text class="a" x="{left - 6}" y="{y + 3.5:.1f}" text-anchor="end">{told(highest * quarter / 4, defaults["unit"])}</text>')
-    for third in range(4):
-        at = start + (end - start) * third / 3
-        anchor = ("start", "middle", "middle", "end")[third]
-        parts.append(f'<text class="a" x="{place(at):.0f}" y="{bottom + 14}" text-anchor="{anchor}">{time.strftime("%H:%M:%S", time.gmtime(at))}</text>')
+    ticks = 3 if width > 300 else 1
+    for tick in range(ticks + 1):
+        at, anchor = start + (end - start) * tick / ticks, "start" if tick == 0 else "end" if tick == ticks else "middle"
+        clock = time.strftime("%H:%M:%S", time.gmtime(at))
+        parts.append(f'<text class="a" x="{place(at):.0f}" y="{bottom + 14}" text-anchor="{anchor}">{clock}</text>')
     if not series:
         parts.append(f'<text class="a" x="{(left + right) / 2}" y="{(top + bottom) / 2}" text-anchor="middle">{defaults["noValue"]}</text>')
     for _, colour, ceiling, floor in layers:
-        path = " ".join(f"{place(at):.0f},{rise(v):.1f}" for at, v in sorted(ceiling.items()))
-        if floor is not None:
-            back = " ".join(f"{place(at):.0f},{rise(floor[at]):.1f}" for at in sorted(ceiling, reverse=True))
-            parts.append(f'<polygon fill="{colour}" opacity=".3" points="{path} {back}"/>')
-        parts.append(f'<polyline class="s" stroke="{colour}" points="{path}"/>')
-    x, room = 12.0, width - 20
-    for name, colour, _, _ in layers:
-        if not name:
-            continue
-        long = 18 + 5.7 * len(name)
-        if x + long > room:
-            parts.append(f'<text class="l" x="{x:.0f}" y="{height - 9}">…</text>')
-            break
-        parts.append(f'<rect x="{x:.0f}" y="{height - 14}" width="10" height="3" rx="1" fill="{colour}"/>'
-                     f'<text class="l" x="{x + 14:.0f}" y="{height - 9}">{escape(name)}</text>')
-        x += long + 6
+        for run in runs(times, ceiling, floor):
+            path = " ".join(f"{place(at):.0f},{rise(ceiling[at]):.0f}" for at in run)
+            if floor is None:
+                parts.append(f'<polyline class="s" stroke="{colour}" points="{path}"/>')
+            else:
+                back = " ".join(f"{place(at):.0f},{rise(floor[at]):.0f}" for at in reversed(run))
+                parts.append(f'<polygon class="f" stroke="{colour}" fill="{colour}" points="{path} {back}"/>')
+    parts.append(names)
     return "".join(parts)
+
+
+def runs(times: list[float], ceiling: dict[float, float], floor: dict[float, float] | None) -> list[list[float]]:
+    """The stretches of time to draw: where a line has samples, or where a layer is thicker than nothing."""
+    found: list[list[float]] = [[]]
+    for index, at in enumerate(times):
+        near = [each for each in times[max(0, index - 1) : index + 2] if each in ceiling]
+        if at in ceiling and (floor is None or any(ceiling[each] > floor[each] for each in near)):
+            found[-1].append(at)
+        elif found[-1]:
+            found.append([])
+    return [run for run in found if run]
+
+
+def keys(names: list[tuple[str, str]], width: int, height: int) -> tuple[str, int]:
+    """The legend, in two lines at most, and how many it took."""
+    lines: list[list[tuple[int, str, str]]] = [[]]
+    x = 12
+    for name, colour in names:
+        long = 24 + round(5.7 * len(name))
+        if x + long > width - 12 and lines[-1]:
+            if len(lines) == 2:
+                lines[-1].append((x, "…", "none"))
+                break
+            lines.append([])
+            x = 12
+        lines[-1].append((x, name, colour))
+        x += long
+    parts = []
+    for index, line in enumerate(reversed(lines)):
+        y = height - 9 - 15 * index
+        for x, name, colour in line:
+            parts.append(f'<rect x="{x}" y="{y - 5}" width="10" height="3" rx="1" fill="{colour}"/>'
+                         f'<text class="l" x="{x + 14}" y="{y}">{escape(name)}</text>')
+    return "".join(parts), len(lines)
 
 
 def states(panel: dict, series: list, width: int, height: int, start: float, end: float) -> str:
