@@ -18,14 +18,18 @@ class Program:
     """A running rolegate; `stop` ends it and is an error when it does not end well.
 
     It is ready when a line of `announces`, one of `stdout` and `stderr`, is a JSON object that `ready` makes something of.
+    `command` runs it in another way than as the program under test.
     """
 
-    def __init__(self, arguments: list[str], folder: Path, announces: str, ready: Callable[[dict], object]) -> None:
+    def __init__(
+        self, arguments: list[str], folder: Path, announces: str, ready: Callable[[dict], object], command: list[str] | None = None
+    ) -> None:
         self.name = f"rolegate {arguments[0]}"
         self._other = folder / "output.txt"
         with self._other.open("wb") as other:
             streams = {"stdout": other, "stderr": other, announces: subprocess.PIPE}
-            self._process = subprocess.Popen([program(), *arguments], cwd=folder, stdin=subprocess.DEVNULL, **streams)
+            self._process = subprocess.Popen([*(command or [program()]), *arguments], cwd=folder, stdin=subprocess.DEVNULL, **streams)
+        self.pid = self._process.pid
         self._output = getattr(self._process, announces)
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._read_so_far: list[bytes] = []
