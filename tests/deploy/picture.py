@@ -10,12 +10,13 @@ Series = tuple[dict[str, str], list[tuple[float, float]]]
 
 COLUMN, ROW, GAP, TITLE, LEGEND, AXIS = 50, 25, 6, 26, 16, 58
 COLOURS = {"green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "purple": "#b877d9", "yellow": "#fade2a"}
-PALETTE = ["#73bf69", "#fade2a", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#37872d", "#e0b400", "#1f60c4", "#fa6400", "#8f3bb8"]
+PALETTE = ["#73bf69", "#fade2a", "#5794f2", "#ff9830", "#f2495c", "#b877d9"]
+PALETTE += ["#8ab8ff", "#37872d", "#e0b400", "#1f60c4", "#fa6400", "#8f3bb8"]
 SECONDS = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")]
 STYLE = """
 text{font:12px Inter,system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:#ccccdc}
-.r{font-size:14px;font-weight:600}.t{font-weight:600}.a{font-size:10px;fill:#8e8e99}.l{font-size:10.5px}.n{font-size:25px;font-weight:600;text-anchor:middle}
-.p{fill:#181b1f;stroke:#2c3035}.g{stroke:#2c3035;stroke-width:1}.s{fill:none}.s,.f{stroke-width:1.2;stroke-linejoin:round}.f{fill-opacity:.3}
+.r{font-size:14px;font-weight:600}.t{font-weight:600}.a{font-size:10px;fill:#8e8e99}.l{font-size:10.5px}
+.n{font-size:25px;font-weight:600;text-anchor:middle}.p{fill:#181b1f;stroke:#2c3035}.g{stroke:#2c3035;stroke-width:1}.s{fill:none}.s,.f{stroke-width:1.2;stroke-linejoin:round}.f{fill-opacity:.3}
 """
 
 
@@ -150,7 +151,7 @@ def keys(names: list[tuple[str, str]], width: int, height: int) -> tuple[str, in
     lines: list[list[tuple[int, str, str]]] = [[]]
     x = 12
     for name, colour in names:
-        long = 24 + round(5.7 * len(name))
+        long = 24 + round(6 * len(name))
         if x + long > width - 12 and lines[-1]:
             if len(lines) == 2:
                 lines[-1].append((x, "…", "none"))
