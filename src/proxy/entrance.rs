@@ -37,6 +37,10 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 const READ_AT_ONCE: usize = 2048;
 /// The length of the client's connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
+/// How long a connection on which no request has begun is kept once the end has come: one that is on its way is still answered,
+/// with `Connection: close`, and a client that asks on is not met by a closed door (RFC 9112 §9.6 asks clients to be ready for
+/// that, and not all of them are).
+const GRACE: Duration = Duration::from_millis(300);
 /// How much is read from a client after it was refused, in bytes, and for how long.
 const DRAINED: usize = 256 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -119,7 +123,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         Some(Guard { gate: Arc::clone(&self.gate), per_address: Arc::clone(&self.per_address), address })
     }
 
-    async fn serve(&self, stream: TcpStream, peer: SocketAddr, mut shutdown: ShutdownWatch) {
+    async fn serve(&self, stream: TcpStream, peer: SocketAddr, shutdown: ShutdownWatch) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection closed before it was served");
             return;
@@ -134,11 +138,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             Some(certificate) => {
                 let acceptor = certificate.acceptor();
                 let handshake = tokio::time::timeout(HANDSHAKE, acceptor.tls_handshake(stream));
-                let done = tokio::select! {
-                    done = handshake => done,
-                    _ = shutdown.wait_for(|stop| *stop) => return,
-                };
-                match done {
+                match handshake.await {
                     Ok(Ok(stream)) => Box::new(stream),
                     Ok(Err(error)) => {
                         self.gate.metrics.rejected(RejectedCause::Tls);
@@ -240,6 +240,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     async fn next(&self, stream: &mut Stream, buffer: &mut Vec<u8>, idle: Duration, shutdown: &mut ShutdownWatch) -> Next {
         let limits = &self.gate.config.limits;
         let mut deadline = tokio::time::Instant::now() + if buffer.is_empty() { idle } else { limits.header_deadline };
+        let mut ending = false;
         loop {
             // An empty line before a request is left over from the one before (RFC 9112 §2.2).
             while buffer.starts_with(b"\r\n") {
@@ -252,17 +253,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             }
             let began = !buffer.is_empty();
             buffer.reserve(READ_AT_ONCE);
-            // Half a head at the end is no request yet: nobody has acted on it, and waiting for the rest would hold up the end.
             let read = tokio::select! {
                 biased;
                 read = tokio::time::timeout_at(deadline, stream.read_buf(buffer)) => read,
-                _ = shutdown.wait_for(|stop| *stop) => return Next::Closed,
+                _ = shutdown.wait_for(|stop| *stop), if !ending => {
+                    ending = true;
+                    deadline = deadline.min(tokio::time::Instant::now() + GRACE);
+                    continue;
+                }
             };
             match read {
                 Ok(Ok(0) | Err(_)) => return Next::Closed,
+                // Half a head at the end is no request yet: nobody has acted on it, and waiting for the rest would hold up the end.
+                Ok(Ok(_)) if ending => {}
                 Ok(Ok(_)) if !began => deadline = tokio::time::Instant::now() + limits.header_deadline,
                 Ok(Ok(_)) => {}
-                Err(_) if began => return Next::Late,
+                Err(_) if began && !ending => return Next::Late,
                 Err(_) => return Next::Closed,
             }
         }
