@@ -2,6 +2,7 @@
 //! that fails leaves the last good one where it is, and says so.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct Current {
     /// One reload at a time; the last to begin reads the newest files.
     turn: Mutex<()>,
     asked: Notify,
+    /// A reload that was asked for is over.
+    answered: Notify,
     metrics: Metrics,
 }
 
@@ -94,6 +97,7 @@ impl Current {
             status: Mutex::new(Status { time: Timestamp::now().to_string(), succeeded: true, error: None }),
             turn: Mutex::new(()),
             asked: Notify::new(),
+            answered: Notify::new(),
             metrics,
         })
     }
@@ -133,6 +137,14 @@ impl Current {
         self.asked.notify_one();
     }
 
+    /// Asks [`Current::watch`] for a reload and waits for its end, good or bad.
+    pub async fn ask_and_wait(&self) {
+        let mut answered = pin!(self.answered.notified());
+        answered.as_mut().enable();
+        self.asked.notify_one();
+        answered.await;
+    }
+
     /// Reloads whenever asked and, if the operator chose so, whenever the folder changes. Never returns.
     pub async fn watch(self: Arc<Self>, audit: Arc<AuditLog>) {
         let changed = Arc::new(Notify::new());
@@ -154,6 +166,9 @@ impl Current {
             match done {
                 Ok(seen) => refused = seen,
                 Err(error) => tracing::error!(%error, "the reload broke off; the running rules stay"),
+            }
+            if told {
+                self.answered.notify_waiters();
             }
             told = tokio::select! {
                 () = self.asked.notified() => true,

@@ -2,19 +2,22 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 use super::{Exit, invalid};
 use crate::config::{Config, Flags};
-use crate::proxy::{Server, StartError};
+use crate::proxy::{Gate, Server, StartError};
 
 /// Run the proxy
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: rolegate run --provider rocketchat --upstream http://127.0.0.1:3000\n\n\
-    SIGTERM drains and ends, SIGHUP reads the policies again. RUST_LOG sets what is logged.\n\
+    SIGTERM drains and ends, SIGHUP reads the policies again. A service manager may hand over listening sockets (LISTEN_FDS)\n\
+    and is told of readiness, reloads and the end (NOTIFY_SOCKET). RUST_LOG sets what is logged.\n\
     Exit codes: 0 drained, 1 failed, 2 usage, 3 configuration or policies invalid, 74 audit log not writable")]
 pub(super) struct Args {
     /// The configuration file (`rolegate init` writes a commented one)
@@ -79,15 +82,42 @@ async fn serve(server: Server) -> Exit {
         Ok(running) => running,
         Err(error) => return refused(&error),
     };
+    tell(&[NotifyState::Ready, NotifyState::Status(&status(running.gate()))]);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => running.gate().current.ask(),
+            _ = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(running.gate())))),
         }
     }
+    tell(&[NotifyState::Stopping, NotifyState::Status("finishing requests in flight")]);
     running.drain().await;
     Exit::Good
+}
+
+/// Reads the policies again. To the service manager the reload lasts until they run or are refused.
+async fn reload(gate: Arc<Gate>) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell(&[NotifyState::Reloading, now]);
+    }
+    gate.current.ask_and_wait().await;
+    tell(&[NotifyState::Ready, NotifyState::Status(&status(&gate))]);
+}
+
+/// One line for `systemctl status`.
+fn status(gate: &Gate) -> String {
+    let revision = &gate.current.live().revision;
+    match gate.current.status().error {
+        None => format!("guarding by policy revision {revision}"),
+        Some(_) => format!("guarding by policy revision {revision}; THE LAST RELOAD FAILED, see the log"),
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
 }
 
 fn refused(error: &StartError) -> Exit {
@@ -97,7 +127,7 @@ fn refused(error: &StartError) -> Exit {
             output::error(&error.to_string());
             Exit::NotWritable
         }
-        StartError::Tls(_) => {
+        StartError::Tls(_) | StartError::Socket(_) => {
             output::error(&error.to_string());
             Exit::Invalid
         }

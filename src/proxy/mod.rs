@@ -17,6 +17,7 @@ mod lookup;
 mod peer;
 mod relay;
 mod server;
+mod sockets;
 mod tls;
 mod websocket;
 

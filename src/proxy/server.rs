@@ -19,6 +19,7 @@ use super::admin::Admin;
 use super::entrance::Entrance;
 use super::gate::Gate;
 use super::gateway::Gateway;
+use super::sockets::Sockets;
 use super::tls::Certificate;
 use crate::audit::{AuditLog, Event, Settings};
 use crate::config::Config;
@@ -50,6 +51,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The sockets that a service manager handed over are not those of the configuration.
+    #[error("{0}")]
+    Socket(String),
     /// A file of TLS cannot be used.
     #[error("{0}")]
     Tls(String),
@@ -89,8 +93,10 @@ impl Server {
             None => None,
             Some(files) => Some(Arc::new(Certificate::load(files.clone(), metrics.clone()).map_err(StartError::Tls)?)),
         };
-        let listeners = config.listen.addresses.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
-        let admin = listen(config.admin.address)?;
+        let mut sockets = Sockets::taken()?;
+        let listeners = config.listen.addresses.iter().map(|address| sockets.clients(*address)).collect::<Result<Vec<_>, _>>()?;
+        let admin = sockets.operators(config.admin.address)?;
+        sockets.done()?;
         let settings = Settings {
             sink: config.audit.sink.clone(),
             durability: config.audit.durability,
@@ -243,14 +249,6 @@ impl Running {
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         self.gate.audit.record(Event { kind, time: Timestamp::now(), fields }).map(drop).map_err(|unrecorded| unrecorded.cause)
     }
-}
-
-/// Binds at once: a taken port must end the start, not leave a process without a listener.
-fn listen(address: SocketAddr) -> Result<StdListener, StartError> {
-    let told = |source| StartError::Listen { address, source };
-    let listener = StdListener::bind(address).map_err(told)?;
-    listener.set_nonblocking(true).map_err(told)?;
-    Ok(listener)
 }
 
 fn adopt(listener: StdListener) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -1,0 +1,95 @@
+//! The sockets that clients connect to: handed over by a service manager, or else bound here.
+//!
+//! A socket that systemd holds outlives the process: between the last connection that the old process accepts and the first one
+//! that the new process does, clients wait in the kernel's queue, and none is refused. That is the only way to another program
+//! or configuration without a gap. The engine's own upgrade, where two processes serve at once while one hands its sockets to
+//! the other, is not used: the audit log is one chain with one writer, and the old process would go on recording outcomes
+//! while the new one begins.
+
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+
+use super::server::StartError;
+
+/// Sockets that were handed over and are not used yet.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    handed: Vec<(SocketAddr, TcpListener)>,
+    any: bool,
+}
+
+impl Sockets {
+    /// Takes what `LISTEN_FDS` and `LISTEN_PID` hand over (`sd_listen_fds(3)`); a second call finds nothing.
+    ///
+    /// # Errors
+    /// One of them is no TCP listener.
+    pub(super) fn taken() -> Result<Self, StartError> {
+        let mut given = ListenFd::from_env();
+        let mut handed = Vec::new();
+        for index in 0..given.len() {
+            let unusable =
+                |why: String| StartError::Socket(format!("socket {index} that was handed over is no TCP listener: {why}"));
+            let listener = given.take_tcp_listener(index).map_err(|error| unusable(error.to_string()))?;
+            let listener = listener.ok_or_else(|| unusable("it is taken".to_owned()))?;
+            let address = listener.local_addr().map_err(|error| unusable(error.to_string()))?;
+            handed.push((address, listener));
+        }
+        Ok(Self { any: !handed.is_empty(), handed })
+    }
+
+    /// The listener of `address` for clients: bound here only when nothing was handed over, because a port that the service
+    /// manager does not hold would have the gap that it was called to close.
+    ///
+    /// # Errors
+    /// It was not handed over though others were, or cannot be bound.
+    pub(super) fn clients(&mut self, address: SocketAddr) -> Result<TcpListener, StartError> {
+        match self.take(address) {
+            Some(listener) => ready(listener, address),
+            None if self.any => {
+                let others: Vec<String> = self.handed.iter().map(|(other, _)| other.to_string()).collect();
+                Err(StartError::Socket(format!(
+                    "`listen.address` names {address}, but no such socket was handed over (left over: {})",
+                    if others.is_empty() { "none".to_owned() } else { others.join(", ") }
+                )))
+            }
+            None => bound(address),
+        }
+    }
+
+    /// The listener of `address` for operators: handed over or bound.
+    ///
+    /// # Errors
+    /// It cannot be bound.
+    pub(super) fn operators(&mut self, address: SocketAddr) -> Result<TcpListener, StartError> {
+        self.take(address).map_or_else(|| bound(address), |listener| ready(listener, address))
+    }
+
+    /// Ends the taking.
+    ///
+    /// # Errors
+    /// A socket was handed over that the configuration does not name: whoever connects to it would wait for ever.
+    pub(super) fn done(self) -> Result<(), StartError> {
+        match self.handed.first() {
+            None => Ok(()),
+            Some((address, _)) => Err(StartError::Socket(format!(
+                "a socket for {address} was handed over, but neither `listen.address` nor `admin.address` names it"
+            ))),
+        }
+    }
+
+    fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        let place = self.handed.iter().position(|(handed, _)| *handed == address)?;
+        Some(self.handed.remove(place).1)
+    }
+}
+
+/// Binds at once: a taken port must end the start, not leave a process without a listener.
+fn bound(address: SocketAddr) -> Result<TcpListener, StartError> {
+    ready(TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?, address)
+}
+
+fn ready(listener: TcpListener, address: SocketAddr) -> Result<TcpListener, StartError> {
+    listener.set_nonblocking(true).map_err(|source| StartError::Listen { address, source })?;
+    Ok(listener)
+}
