@@ -163,24 +163,24 @@ impl Pipeline {
         let matched = match matching::match_request(raw, site, |action| Trail::new(raw, site.clone(), now, began, action)) {
             Ok(Matched::Open(open)) => return Admission::Open(open),
             Ok(Matched::Guarded(matched)) => matched,
-            Err(denial) => return self.refuse(denial),
+            Err(denial) => return self.refuse(*denial),
         };
         let validated = match matched.validate() {
             Ok(validated) => validated,
-            Err(denial) => return self.refuse(denial),
+            Err(denial) => return self.refuse(*denial),
         };
         let matched = self.passed(Stage::Match, began);
         let identified = validated.identify(identity).await;
         let asked = self.passed(Stage::Facts, matched);
         let identified = match identified {
             Ok(identified) => identified,
-            Err(denial) => return self.refuse(denial),
+            Err(denial) => return self.refuse(*denial),
         };
         let decided = identified.decide();
         let decided_at = self.passed(Stage::Decide, asked);
         match decided {
             Ok(permit) => self.permit(permit, decided_at),
-            Err(denial) => self.refuse_since(denial, decided_at),
+            Err(denial) => self.refuse_since(*denial, decided_at),
         }
     }
 
@@ -193,7 +193,7 @@ impl Pipeline {
 
     /// Records a refusal that was made outside of the walk: of framing, of a host, of a fault of our own.
     pub fn refuse_early(&self, raw: &RawRequest<'_>, site: Site, reason: Reason, detail: &str, now: Timestamp) -> Admission {
-        self.refuse(Trail::new(raw, site, now, Instant::now(), None).deny(reason, detail))
+        self.refuse(*Trail::new(raw, site, now, Instant::now(), None).deny(reason, detail))
     }
 
     /// Records what became of a permitted request.
@@ -217,12 +217,12 @@ impl Pipeline {
         }
     }
 
-    fn refuse(&self, denial: Box<Denial>) -> Admission {
+    fn refuse(&self, denial: Denial) -> Admission {
         self.refuse_since(denial, Instant::now())
     }
 
-    fn refuse_since(&self, denial: Box<Denial>, decided: Instant) -> Admission {
-        let recorded = self.audit.record(*denial);
+    fn refuse_since(&self, denial: Denial, decided: Instant) -> Admission {
+        let recorded = self.audit.record(denial);
         self.passed(Stage::Record, decided);
         match recorded {
             Ok(denial) => {
