@@ -29,6 +29,20 @@ impl Answer {
         }
     }
 
+    /// What `permits` permit.
+    pub(super) fn permitted(permits: Vec<Arc<PolicyInfo>>) -> Self {
+        // All of them, not those of the first: whoever wrote one of the permits relies on what it leaves out.
+        let mut obligations: Vec<Obligation> = permits.iter().flat_map(|info| info.obligations.iter().cloned()).collect();
+        obligations.sort();
+        obligations.dedup();
+        Self { decision: Decision::Permit, determining: permits, errors: Vec::new(), obligations }
+    }
+
+    /// What `forbids` forbid, or else what nothing permits.
+    pub(super) fn denied(forbids: Vec<Arc<PolicyInfo>>) -> Self {
+        Self { decision: Decision::Deny, determining: forbids, errors: Vec::new(), obligations: Vec::new() }
+    }
+
     /// The denial of a query that could not be evaluated.
     pub(super) fn unanswerable(error: String) -> Self {
         Self { decision: Decision::Deny, determining: Vec::new(), errors: vec![error], obligations: Vec::new() }

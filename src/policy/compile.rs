@@ -12,6 +12,7 @@ use cedar_policy::{
 use crate::model::{Fault, Faults, Place};
 use crate::policy::annotations;
 use crate::policy::answer::{Effect, PolicyInfo};
+use crate::policy::compiled::{Compiled, Names};
 use crate::policy::condition::Looks;
 use crate::policy::context::Reads;
 use crate::policy::domain::{ActionShape, Domain, declared};
@@ -140,6 +141,8 @@ struct Read<'a> {
     policy: Policy,
     statement: Statement<'a>,
     looks: Looks,
+    /// Its form in JSON.
+    json: serde_json::Value,
     info: Arc<PolicyInfo>,
 }
 
@@ -166,10 +169,11 @@ impl<'a> Loaded<'a> {
     }
 
     fn take_one(&mut self, policy: &Policy, statement: &Statement<'a>, faults: &mut Faults) {
-        let looks = match policy.to_json() {
-            Ok(json) => Looks::of(&json),
+        let json = match policy.to_json() {
+            Ok(json) => json,
             Err(error) => return faults.push(Fault::new(statement.place(), error.to_string())),
         };
+        let looks = Looks::of(&json);
         let actions = self.applicable(policy);
         let notes = annotations::read(policy, statement, &actions, faults);
         literals::check(self.domain, policy, &looks, statement, faults);
@@ -190,7 +194,7 @@ impl<'a> Loaded<'a> {
             actions: actions.iter().map(|action| action.name.clone()).collect(),
         };
         let policy = policy.new_id(PolicyId::new(id));
-        self.policies.push(Read { policy, statement: statement.clone(), looks, info: Arc::new(info) });
+        self.policies.push(Read { policy, statement: statement.clone(), looks, json, info: Arc::new(info) });
     }
 
     fn is_first(&mut self, id: &str, statement: &Statement<'_>, faults: &mut Faults) -> bool {
@@ -260,6 +264,7 @@ impl<'a> Loaded<'a> {
             }
         }
         let mut actions = HashMap::new();
+        let mut names = Names::default();
         for shape in &self.domain.actions {
             let policies = by_action.remove(shape.name.as_str()).unwrap_or_default();
             let resource = match format!("{}::{}", self.domain.namespace, shape.resource).parse() {
@@ -280,15 +285,21 @@ impl<'a> Loaded<'a> {
             for (_, read) in &policies {
                 reads.add(&read.looks, shape);
             }
+            let forms = policies.iter().map(|(_, read)| (&read.json, &read.info));
+            let compiled = Compiled::of(&self.domain.namespace, shape, forms, &mut names);
             let infos =
                 policies.iter().map(|(position, read)| (read.policy.id().clone(), (*position, Arc::clone(&read.info)))).collect();
             let uid = entity(&vocabulary.action_type, &shape.name);
-            actions.insert(shape.name.clone(), Indexed { shape: shape.clone(), uid, resource, reads, policies: set, infos });
+            actions.insert(
+                shape.name.clone(),
+                Indexed { shape: shape.clone(), uid, resource, reads, policies: set, compiled, infos },
+            );
         }
         Engine {
             authorizer: Authorizer::new(),
             types: vocabulary.types,
             action_entities: vocabulary.action_entities,
+            names,
             actions,
             policies: self.policies.into_iter().map(|read| read.info).collect(),
         }

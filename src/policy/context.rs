@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cedar_policy::{Context, RestrictedExpression};
 
-use crate::model::{Kind, Record, Value};
+use crate::model::{Record, Value};
 use crate::policy::condition::Looks;
 use crate::policy::domain::{ActionShape, Field};
 use crate::policy::engine::Query;
@@ -73,31 +73,55 @@ pub(super) fn build(query: &Query<'_>, shape: &ActionShape, reads: &Reads) -> Re
     Context::from_pairs(pairs).map_err(|error| ContextError::Build(error.to_string()))
 }
 
+/// Checks the context that [`build`] builds, without building it.
+pub(super) fn check(query: &Query<'_>, shape: &ActionShape, reads: &Reads) -> Result<(), ContextError> {
+    let record = |key, fields, values| declared(key, fields, values).try_for_each(|value| value.map(drop));
+    if reads.params {
+        record("params", &shape.params, query.params)?;
+    }
+    for (fact, fields) in shape.facts.iter().filter(|(fact, _)| reads.facts.contains(fact)) {
+        let known = query.facts.iter().find(|(name, _)| name == fact).ok_or_else(|| ContextError::Absent(fact.clone()))?;
+        record(fact, fields, known.1)?;
+    }
+    if reads.is_self && query.is_self.is_none() {
+        return Err(ContextError::Absent("self".to_owned()));
+    }
+    if reads.table {
+        record("table", &shape.table, query.table)?;
+    }
+    Ok(())
+}
+
 /// The declared values of a record; values that nobody declared stay out.
-fn record(key: &str, fields: &[Field], values: &Record) -> Result<RestrictedExpression, ContextError> {
-    let mut pairs = Vec::with_capacity(fields.len());
-    for field in fields {
+fn declared<'a>(
+    key: &'a str,
+    fields: &'a [Field],
+    values: &'a Record,
+) -> impl Iterator<Item = Result<(&'a Field, &'a Value), ContextError>> {
+    fields.iter().filter_map(move |field| {
         let path = || format!("{key}.{}", field.name);
         match values.value(&field.name) {
-            None if field.required => return Err(ContextError::Absent(path())),
-            None => {}
-            Some(value) => {
-                let expression = expression(value, field.kind).ok_or_else(|| ContextError::Form(path()))?;
-                pairs.push((field.name.clone(), expression));
-            }
+            None if field.required => Some(Err(ContextError::Absent(path()))),
+            None => None,
+            Some(value) if value.kind() != field.kind => Some(Err(ContextError::Form(path()))),
+            Some(value) => Some(Ok((field, value))),
         }
-    }
+    })
+}
+
+fn record(key: &str, fields: &[Field], values: &Record) -> Result<RestrictedExpression, ContextError> {
+    let pairs = declared(key, fields, values).map(|value| value.map(|(field, value)| (field.name.clone(), expression(value))));
+    let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
     RestrictedExpression::new_record(pairs).map_err(|error| ContextError::Build(error.to_string()))
 }
 
-fn expression(value: &Value, kind: Kind) -> Option<RestrictedExpression> {
-    Some(match (value, kind) {
-        (Value::Boolean(value), Kind::Boolean) => RestrictedExpression::new_bool(*value),
-        (Value::Integer(value), Kind::Integer) => RestrictedExpression::new_long(*value),
-        (Value::Text(value), Kind::Text) => RestrictedExpression::new_string(value.clone()),
-        (Value::Set(values), Kind::Set) => set(values),
-        _ => return None,
-    })
+fn expression(value: &Value) -> RestrictedExpression {
+    match value {
+        Value::Boolean(value) => RestrictedExpression::new_bool(*value),
+        Value::Integer(value) => RestrictedExpression::new_long(*value),
+        Value::Text(value) => RestrictedExpression::new_string(value.clone()),
+        Value::Set(values) => set(values),
+    }
 }
 
 fn set(values: &[impl AsRef<str>]) -> RestrictedExpression {

@@ -7,6 +7,7 @@ mod annotations;
 mod answer;
 mod closest;
 mod compile;
+mod compiled;
 mod condition;
 mod context;
 mod domain;

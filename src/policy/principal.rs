@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid};
 
 use crate::model::Subject;
+use crate::policy::compiled::Names;
 
 /// A caller whose roles and permissions stand ready for one engine. Immutable; a clone shares them.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub struct Principal(Arc<Prepared>);
 
 struct Prepared {
     id: String,
+    /// The numbers of the roles and permissions that policies name.
+    held: Box<[u32]>,
     uid: EntityUid,
     entities: Entities,
     actions: Arc<Entities>,
@@ -38,15 +41,26 @@ impl Principal {
         subject: &Subject,
         permissions: &[impl AsRef<str>],
         types: &Types,
+        names: &Names,
         actions: &Arc<Entities>,
     ) -> Result<Self, PrincipalError> {
+        let held = names.held(subject.roles.iter().map(String::as_str), permissions.iter().map(AsRef::as_ref));
         let roles = subject.roles.iter().map(|role| entity(&types.role, role));
         let permissions = permissions.iter().map(|permission| entity(&types.permission, permission.as_ref()));
         let parents: HashSet<EntityUid> = roles.chain(permissions).collect();
         let uid = entity(&types.user, &subject.id);
         let user = Entity::new_no_attrs(uid.clone(), parents);
         let entities = Entities::clone(actions).add_entities([user], None).map_err(|error| PrincipalError(error.to_string()))?;
-        Ok(Self(Arc::new(Prepared { id: subject.id.clone(), uid, entities, actions: Arc::clone(actions) })))
+        Ok(Self(Arc::new(Prepared { id: subject.id.clone(), held, uid, entities, actions: Arc::clone(actions) })))
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Whether the caller has the role or permission of this number.
+    pub(super) fn holds(&self, number: u32) -> bool {
+        self.0.held.binary_search(&number).is_ok()
     }
 
     pub(super) fn uid(&self) -> &EntityUid {

@@ -112,5 +112,8 @@ mod tests {
         assert_eq!(ruleset.providers().count(), 3);
         let actions: usize = ruleset.providers().map(|rules| rules.provider.actions.len()).sum();
         assert_eq!(actions, 31, "five routes and five methods of the sample servers, and Matrix's");
+        for rules in ruleset.providers() {
+            assert_eq!(rules.engine.left_to_cedar().count(), 0, "{} has a policy that is decided slowly", rules.provider.name);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The decision point as its users see it, on a small chat domain.
 
 mod agreement;
+mod compiled;
 mod decisions;
 mod faults;
 
