@@ -229,12 +229,12 @@ impl<T: Send + Sync + 'static> Hangar<T> {
         Ok(Boarding::Flight { landing, own: true })
     }
 
-    /// What is kept and young enough.
+    /// What is kept and young enough. Nothing is kept under a key that was refused, so that only a miss asks for that.
     fn kept(&self, need: &Need<'_>) -> Result<Option<Arc<Entry<T>>>, Failure> {
-        if self.refused.as_ref().is_some_and(|refused| refused.has(&need.key)) {
-            return Err(Failure::Refused);
+        match self.shelf.entry(&need.key).filter(|entry| entry.is_fresh()) {
+            None if self.refused.as_ref().is_some_and(|refused| refused.has(&need.key)) => Err(Failure::Refused),
+            entry => Ok(entry),
         }
-        Ok(self.shelf.entry(&need.key).filter(|entry| entry.is_fresh()))
     }
 
     /// What is kept and may stand in for a lookup that failed.

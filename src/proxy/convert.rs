@@ -49,6 +49,13 @@ pub(super) struct Origin {
     pub(super) correlation: Option<String>,
 }
 
+impl Origin {
+    /// The client's address as it stands at the beginning of the chain.
+    fn client_text(&self) -> &str {
+        self.forwarded_for.split(',').next().unwrap_or_default()
+    }
+}
+
 /// Reads where a request came from: the peer's own address, unless the peer is a proxy that is trusted.
 ///
 /// Of `X-Forwarded-For` the rightmost address that is not itself a trusted proxy is the client; what stands left of it was
@@ -199,7 +206,7 @@ fn sent<'a, E>(
         put("content-length", content.len().to_string().as_bytes())?;
     }
     put("x-forwarded-for", origin.forwarded_for.as_bytes())?;
-    put("x-real-ip", origin.client.to_string().as_bytes())?;
+    put("x-real-ip", origin.client_text().as_bytes())?;
     put("x-forwarded-proto", origin.proto.as_bytes())?;
     put("x-request-id", permit.trail().id().as_bytes())
 }
@@ -219,7 +226,7 @@ pub(super) fn forwarding(head: &mut RequestHeader, origin: &Origin) -> pingora::
         head.remove_header(&name);
     }
     head.insert_header("x-forwarded-for", origin.forwarded_for.clone())?;
-    head.insert_header("x-real-ip", origin.client.to_string())?;
+    head.insert_header("x-real-ip", origin.client_text())?;
     head.insert_header("x-forwarded-proto", origin.proto)?;
     Ok(())
 }

@@ -129,7 +129,7 @@ impl FastPath {
             }
             Admission::Permitted(permit) => {
                 let authority = handle.peer.authority();
-                (Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, &authority), permit)
+                (Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, authority), permit)
             }
         };
         client.buffer.drain(..head.length);

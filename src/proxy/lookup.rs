@@ -110,7 +110,7 @@ fn request(server: &Peer, prefix: &str, question: &Question) -> Result<RequestHe
     let mut set = |name: &str, value: &str| {
         request.insert_header(name.to_owned(), value.to_owned()).map(drop).map_err(|error| error.to_string())
     };
-    set("host", &server.authority())?;
+    set("host", server.authority())?;
     set("accept", "application/json")?;
     set("accept-encoding", "identity")?;
     set("user-agent", concat!("rolegate/", env!("CARGO_PKG_VERSION")))?;

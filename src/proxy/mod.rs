@@ -58,6 +58,6 @@ impl<'p> Destination<'p> {
     }
 
     fn head(&self, received: &RequestHeader, origin: &convert::Origin, handle: &Handle) -> pingora::Result<RequestHeader> {
-        convert::permitted(self.permit, received, origin, &handle.peer.authority())
+        convert::permitted(self.permit, received, origin, handle.peer.authority())
     }
 }

@@ -25,6 +25,7 @@ const TUNNELS: u64 = 1;
 #[derive(Debug)]
 pub struct Peer {
     origin: Origin,
+    authority: String,
     provider: String,
     addresses: ArcSwapOption<SocketAddr>,
     server_name: String,
@@ -49,6 +50,7 @@ impl Peer {
         let server_name = upstream.server_name.clone().unwrap_or_else(|| origin.host.clone());
         let peer = Self {
             origin: origin.clone(),
+            authority: origin.authority(),
             provider: upstream.provider.clone(),
             addresses: ArcSwapOption::empty(),
             server_name,
@@ -95,8 +97,8 @@ impl Peer {
 
     /// The `Host` that names this server itself.
     #[must_use]
-    pub fn authority(&self) -> String {
-        self.origin.authority()
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// What the proxy engine connects to. `first_byte` bounds the wait for an answer's head.
