@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | 1 | [`model`] | the vocabulary: plain values, no input or output, no clock |
 //! | 2 | [`metrics`] | every metric, one typed method each |
+//! | 2 | [`traces`] | a span for each judged request and each stop of its walk |
 //! | 3 | [`policy`] | the policy decision point: Cedar behind one door |
 //! | 3 | [`identity`] | the policy information point: credential to subject, tables, facts; cache and single flight |
 //! | 3 | [`audit`] | the record, its chain, and the proof that one was written |
@@ -44,6 +45,7 @@ pub mod policy;
 pub mod proxy;
 pub mod reload;
 pub mod rules;
+pub mod traces;
 
 /// The version of this build, and the git revision it was made of.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ROLEGATE_REVISION"), ")");

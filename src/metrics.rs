@@ -110,6 +110,19 @@ pub enum UpstreamError {
     Resolve,
 }
 
+impl UpstreamError {
+    /// The text in the metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+            Self::Resolve => "resolve",
+        }
+    }
+}
+
 /// A stop of the walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -403,13 +416,7 @@ impl Metrics {
 
     /// An exchange with the upstream failed.
     pub fn upstream_error(&self, provider: &str, kind: UpstreamError) {
-        let kind = match kind {
-            UpstreamError::Connect => "connect",
-            UpstreamError::Timeout => "timeout",
-            UpstreamError::Broken => "broken",
-            UpstreamError::Resolve => "resolve",
-        };
-        self.upstream_errors.with_label_values(&[provider, kind]).inc();
+        self.upstream_errors.with_label_values(&[provider, kind.as_str()]).inc();
     }
 
     /// The listener's certificate ends at `time`, in seconds since the epoch.

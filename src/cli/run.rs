@@ -127,7 +127,7 @@ fn refused(error: &StartError) -> Exit {
             output::error(&error.to_string());
             Exit::NotWritable
         }
-        StartError::Tls(_) | StartError::Socket(_) => {
+        StartError::Tls(_) | StartError::Socket(_) | StartError::Traces(_) => {
             output::error(&error.to_string());
             Exit::Invalid
         }

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::{Admin, Audit, Config, Facts, Flags, Limits, Listen, Origin, Policies, Upstream, raw};
+use super::{Admin, Audit, Config, Facts, Flags, Limits, Listen, Origin, Policies, Traces, Upstream, raw};
 use crate::audit::{Durability, OnFailure, Sink};
 use crate::identity::LookupAddress;
 use crate::model::{Fault, Faults, Mode, Place, Secret};
@@ -25,11 +25,6 @@ pub(super) fn config(file: &str, text: &str, folder: Option<&Path>, flags: &Flag
     let listen = check.listen(&raw.listen, flags);
     let admin = check.admin(&raw.admin, flags);
     let upstreams = check.upstreams(raw.upstream, flags);
-    if raw.traces.otlp_endpoint.as_ref().is_some_and(|endpoint| !endpoint.get_ref().is_empty())
-        && let Some(endpoint) = &raw.traces.otlp_endpoint
-    {
-        check.fault(endpoint, "traces are not in this release", Some("leave `otlp_endpoint` empty"));
-    }
     let networks = raw
         .networks
         .iter()
@@ -49,6 +44,7 @@ pub(super) fn config(file: &str, text: &str, folder: Option<&Path>, flags: &Flag
         audit: check.audit(&raw.audit),
         limits,
         networks,
+        traces: check.traces(&raw.traces),
     };
     check.faults.or(config)
 }
@@ -365,6 +361,17 @@ impl Check<'_> {
         Audit { sink, durability, rotate_bytes: self.bytes(raw.rotate_bytes.as_ref(), 256 * 1024 * 1024), on_failure }
     }
 
+    fn traces(&mut self, raw: &raw::Traces) -> Traces {
+        let Some(text) = raw.otlp_endpoint.as_ref().filter(|text| !text.get_ref().is_empty()) else {
+            return Traces { otlp_endpoint: None };
+        };
+        let endpoint = collector(text.get_ref());
+        if let Err(why) = endpoint {
+            self.fault(text, format!("`otlp_endpoint` {why}"), Some("name a collector nearby, as \"http://127.0.0.1:4318\""));
+        }
+        Traces { otlp_endpoint: endpoint.ok() }
+    }
+
     fn limits(&mut self, raw: raw::Limits) -> Limits {
         let inspected_body = self.bytes(raw.inspected_body.as_ref(), LARGEST_INSPECTED_BODY);
         if inspected_body > LARGEST_INSPECTED_BODY
@@ -431,6 +438,28 @@ fn origin(url: &str) -> Result<Origin, &'static str> {
     let host = uri.host().filter(|host| !host.is_empty()).ok_or("names no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(Origin { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
+}
+
+/// Reads where a collector takes spans: `http://host[:port]`, and a path where that is not the usual one.
+fn collector(url: &str) -> Result<String, &'static str> {
+    let uri: http::Uri = url.parse().map_err(|_| "is no URL")?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err("begins with `https://`, and spans are sent without TLS"),
+        _ => return Err("does not begin with `http://`"),
+    }
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    if authority.contains('@') {
+        return Err("holds a credential");
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err("names no host");
+    }
+    if uri.query().is_some() {
+        return Err("has a query");
+    }
+    let path = if matches!(uri.path(), "" | "/") { "/v1/traces" } else { uri.path() };
+    Ok(format!("http://{authority}{path}"))
 }
 
 impl std::str::FromStr for Origin {

@@ -32,6 +32,8 @@ pub struct Config {
     pub limits: Limits,
     /// Named networks, for policies.
     pub networks: Vec<(String, Vec<IpNet>)>,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 /// `[listen]`.
@@ -193,6 +195,13 @@ pub struct Limits {
     pub lookups: usize,
     /// Lookups at once for one client address, per upstream.
     pub lookups_per_address: usize,
+}
+
+/// `[traces]`.
+#[derive(Debug, Clone)]
+pub struct Traces {
+    /// The URL that spans are sent to, with its path; none is sent without.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// What stands on the command line; each beats the file.

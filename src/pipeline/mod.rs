@@ -42,6 +42,7 @@ use crate::identity::{Ask, Identity};
 use crate::metrics::{Metrics, Stage};
 use crate::model::{Decision, Mode, RawRequest, Reason};
 use crate::rules::Rules;
+use crate::traces::Walked;
 use matching::Matched;
 
 /// An upstream with the rules that its requests are judged by; a request keeps the one it began with.
@@ -109,6 +110,19 @@ pub enum Admission {
     },
 }
 
+impl Admission {
+    /// The decision id; nothing where nothing was judged.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Open(_) => None,
+            Self::Permitted(permit) => Some(permit.trail().id()),
+            Self::Refused(refused) => Some(&refused.id),
+            Self::Observed { id, .. } => Some(id),
+        }
+    }
+}
+
 /// A refusal to carry out.
 #[derive(Debug)]
 pub struct Refused {
@@ -147,53 +161,86 @@ impl Pipeline {
         Self { audit, metrics }
     }
 
-    /// Judges a request for `site`, received at `now`, and records the verdict. A panic on the way is a refusal, too.
-    pub async fn admit<A: Ask>(&self, raw: &RawRequest<'_>, site: &Site, identity: &Identity<A>, now: Timestamp) -> Admission {
-        let walk = self.walk(raw, site, identity, now);
+    /// Judges a request for `site`, received at `now`, and records the verdict; `walked` notes the way. A panic on the way is a
+    /// refusal, too.
+    pub async fn admit<A: Ask>(
+        &self,
+        raw: &RawRequest<'_>,
+        site: &Site,
+        identity: &Identity<A>,
+        now: Timestamp,
+        walked: &mut Walked,
+    ) -> Admission {
+        let walk = self.walk(raw, site, identity, now, walked);
         match AssertUnwindSafe(walk).catch_unwind().await {
             Ok(admission) => admission,
             Err(_) => {
-                self.refuse_early(raw, site.clone(), Reason::Internal, "a fault of rolegate itself: the walk panicked", now)
+                let detail = "a fault of rolegate itself: the walk panicked";
+                let admission = self.refuse_early(raw, site.clone(), Reason::Internal, detail, now, walked);
+                tracing::error!(id = admission.id(), "the walk panicked");
+                admission
             }
         }
     }
 
-    async fn walk<A: Ask>(&self, raw: &RawRequest<'_>, site: &Site, identity: &Identity<A>, now: Timestamp) -> Admission {
+    async fn walk<A: Ask>(
+        &self,
+        raw: &RawRequest<'_>,
+        site: &Site,
+        identity: &Identity<A>,
+        now: Timestamp,
+        walked: &mut Walked,
+    ) -> Admission {
         let began = Instant::now();
+        let unmatched = |denial: Box<Denial>, walked: &mut Walked| {
+            let refused = Instant::now();
+            walked.passed(Stage::Match, began, refused);
+            self.refuse_since(*denial, refused, walked)
+        };
         let matched = match matching::match_request(raw, site, |action| Trail::new(raw, site.clone(), now, began, action)) {
             Ok(Matched::Open(open)) => return Admission::Open(open),
             Ok(Matched::Guarded(matched)) => matched,
-            Err(denial) => return self.refuse(*denial),
+            Err(denial) => return unmatched(denial, walked),
         };
         let validated = match matched.validate() {
             Ok(validated) => validated,
-            Err(denial) => return self.refuse(*denial),
+            Err(denial) => return unmatched(denial, walked),
         };
-        let matched = self.passed(Stage::Match, began);
+        let matched = self.passed(Stage::Match, began, walked);
         let identified = validated.identify(identity).await;
-        let asked = self.passed(Stage::Facts, matched);
+        let asked = self.passed(Stage::Facts, matched, walked);
         let identified = match identified {
             Ok(identified) => identified,
-            Err(denial) => return self.refuse(*denial),
+            Err(denial) => return self.refuse_since(*denial, asked, walked),
         };
         let decided = identified.decide();
-        let decided_at = self.passed(Stage::Decide, asked);
+        let decided_at = self.passed(Stage::Decide, asked, walked);
         match decided {
-            Ok(permit) => self.permit(permit, decided_at),
-            Err(denial) => self.refuse_since(*denial, decided_at),
+            Ok(permit) => self.permit(permit, decided_at, walked),
+            Err(denial) => self.refuse_since(*denial, decided_at, walked),
         }
     }
 
     /// Counts the stop that began at `began` and ends now, which is when the next one begins.
-    fn passed(&self, stage: Stage, began: Instant) -> Instant {
+    fn passed(&self, stage: Stage, began: Instant, walked: &mut Walked) -> Instant {
         let now = Instant::now();
         self.metrics.stage(stage, now - began);
+        walked.passed(stage, began, now);
         now
     }
 
     /// Records a refusal that was made outside of the walk: of framing, of a host, of a fault of our own.
-    pub fn refuse_early(&self, raw: &RawRequest<'_>, site: Site, reason: Reason, detail: &str, now: Timestamp) -> Admission {
-        self.refuse(*Trail::new(raw, site, now, Instant::now(), None).deny(reason, detail))
+    pub fn refuse_early(
+        &self,
+        raw: &RawRequest<'_>,
+        site: Site,
+        reason: Reason,
+        detail: &str,
+        now: Timestamp,
+        walked: &mut Walked,
+    ) -> Admission {
+        let denial = Trail::new(raw, site, now, Instant::now(), None).deny(reason, detail);
+        self.refuse_since(*denial, Instant::now(), walked)
     }
 
     /// Records what became of a permitted request.
@@ -202,46 +249,43 @@ impl Pipeline {
         drop(self.audit.record(outcome));
     }
 
-    fn permit(&self, permit: Permit, decided: Instant) -> Admission {
+    fn permit(&self, permit: Permit, decided: Instant, walked: &mut Walked) -> Admission {
         let recorded = self.audit.record(permit);
-        self.passed(Stage::Record, decided);
+        self.passed(Stage::Record, decided, walked);
         match recorded {
             Ok(permit) => {
-                self.count(permit.trail(), Decision::Permit, None);
+                self.count(permit.trail(), Decision::Permit, None, walked);
                 match permit.trail().site().upstream.mode {
                     Mode::Enforce => Admission::Permitted(Box::new(permit)),
                     Mode::Observe => observed(permit.trail()),
                 }
             }
-            Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string()),
+            Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string(), walked),
         }
     }
 
-    fn refuse(&self, denial: Denial) -> Admission {
-        self.refuse_since(denial, Instant::now())
-    }
-
-    fn refuse_since(&self, denial: Denial, decided: Instant) -> Admission {
+    fn refuse_since(&self, denial: Denial, decided: Instant, walked: &mut Walked) -> Admission {
         let recorded = self.audit.record(denial);
-        self.passed(Stage::Record, decided);
+        self.passed(Stage::Record, decided, walked);
         match recorded {
             Ok(denial) => {
-                self.count(denial.trail(), Decision::Deny, Some(denial.reason()));
+                self.count(denial.trail(), Decision::Deny, Some(denial.reason()), walked);
                 let enforced = denial.trail().site().upstream.mode == Mode::Enforce || always_enforced(denial.reason());
                 if enforced { Admission::Refused(Refused::of(&denial)) } else { observed(denial.trail()) }
             }
-            Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string()),
+            Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string(), walked),
         }
     }
 
     /// The log itself counts and tells of the record that is missing.
-    fn unrecorded(&self, trail: Box<Trail>, cause: &str) -> Admission {
+    fn unrecorded(&self, trail: Box<Trail>, cause: &str, walked: &mut Walked) -> Admission {
         let denial = trail.deny(Reason::AuditUnavailable, cause);
-        self.count(denial.trail(), Decision::Deny, Some(denial.reason()));
+        self.count(denial.trail(), Decision::Deny, Some(denial.reason()), walked);
         Admission::Refused(Refused::of(&denial))
     }
 
-    fn count(&self, trail: &Trail, decision: Decision, reason: Option<Reason>) {
+    fn count(&self, trail: &Trail, decision: Decision, reason: Option<Reason>, walked: &mut Walked) {
+        walked.judged(decision, reason);
         let site = trail.site();
         self.metrics.decision(&site.rules.provider.name, trail.door(), trail.action(), decision, reason, site.upstream.mode);
     }

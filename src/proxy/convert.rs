@@ -10,6 +10,7 @@ use crate::model::{Body, RawRequest, Reason};
 use crate::pipeline::Permit;
 use crate::rules::provider::{HostHeader, Provider};
 use crate::rules::refusal::{Filling, Refusal};
+use crate::traces::Trace;
 use ipnet::IpNet;
 
 /// Fields of a guarded request that tell a server nothing it could be misled by.
@@ -137,11 +138,12 @@ pub(super) fn permitted(
     received: &RequestHeader,
     origin: &Origin,
     authority: &str,
+    trace: Option<&Trace>,
 ) -> pingora::Result<RequestHeader> {
     let mut head = RequestHeader::build(permit.method(), permit.target().as_bytes(), Some(24))?;
     head.set_version(http::Version::HTTP_11);
     let fields = received.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    sent(permit, fields, host(received), origin, authority, |name, value| {
+    sent(permit, fields, host(received), origin, authority, trace, |name, value| {
         head.append_header(name.to_owned(), value.to_vec()).map(drop)
     })?;
     Ok(head)
@@ -154,12 +156,13 @@ pub(super) fn permitted_bytes<'a>(
     host: &str,
     origin: &Origin,
     authority: &str,
+    trace: Option<&Trace>,
 ) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1024);
     for part in [permit.method(), " ", permit.target(), " HTTP/1.1\r\n"] {
         bytes.extend_from_slice(part.as_bytes());
     }
-    let written = sent(permit, received, Some(host), origin, authority, |name, value| {
+    let written = sent(permit, received, Some(host), origin, authority, trace, |name, value| {
         for part in [name.as_bytes(), b": ", value, b"\r\n"] {
             bytes.extend_from_slice(part);
         }
@@ -179,6 +182,7 @@ fn sent<'a, E>(
     host: Option<&str>,
     origin: &Origin,
     authority: &str,
+    trace: Option<&Trace>,
     mut put: impl FnMut(&str, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     let provider = &permit.trail().site().rules.provider;
@@ -193,6 +197,7 @@ fn sent<'a, E>(
         let made_anew = credential.iter().any(|(known, _)| known == name)
             || (name == "content-type" && permit.content().is_some())
             || matches!(name, "host" | "content-length" | "x-request-id")
+            || trace.is_some_and(|trace| trace.replaces(name))
             || FORWARDING.contains(&name);
         if named && !made_anew {
             put(name, value)?;
@@ -208,6 +213,9 @@ fn sent<'a, E>(
     put("x-forwarded-for", origin.forwarded_for.as_bytes())?;
     put("x-real-ip", origin.client_text().as_bytes())?;
     put("x-forwarded-proto", origin.proto.as_bytes())?;
+    if let Some(trace) = trace {
+        put("traceparent", trace.traceparent().as_bytes())?;
+    }
     put("x-request-id", permit.trail().id().as_bytes())
 }
 

@@ -2,11 +2,12 @@
 //! one request at a time.
 
 use std::collections::HashMap;
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -21,13 +22,14 @@ use tokio::net::{TcpListener, TcpStream};
 use super::convert;
 use super::fast_path::{Client, FastPath, Served};
 use super::fence::Fence;
-use super::gate::Gate;
+use super::gate::{Gate, ended};
 use super::head::{self, Framing, Head, Malformed, Reading};
 use super::tls::Certificate;
 use crate::metrics::RejectedCause;
 use crate::model::{Body, RawRequest, Reason};
 use crate::pipeline::Admission;
 use crate::rules::refusal::{Filling, Refusal};
+use crate::traces::Walked;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -276,6 +278,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
 
     /// Records a head that has no one reading; the answer in the provider's words.
     fn refuse(&self, malformed: &Malformed, peer: SocketAddr) -> Vec<u8> {
+        let (started, mut walked) = (Instant::now(), Walked::default());
         let cause = if malformed.too_large { RejectedCause::HeaderTooLarge } else { RejectedCause::Malformed };
         self.gate.metrics.rejected(cause);
         let served = malformed.host.as_deref().and_then(|host| self.gate.site_for(host)).map(|(_, site)| site);
@@ -290,8 +293,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             client: peer.ip().to_canonical(),
             correlation: None,
         };
-        match self.gate.pipeline.refuse_early(&raw, site, Reason::FramingInvalid, malformed.why, Timestamp::now()) {
-            Admission::Refused(refused) => convert::refusal_bytes(&refused.refusal, &refused.id, false),
+        let (reason, now) = (Reason::FramingInvalid, Timestamp::now());
+        let admission = self.gate.pipeline.refuse_early(&raw, site.clone(), reason, malformed.why, now, &mut walked);
+        // What was not read speaks of no trace.
+        let trace = self.gate.trace(&admission, iter::empty(), &walked);
+        match admission {
+            Admission::Refused(refused) => {
+                if let Some(trace) = trace {
+                    trace.end(&ended(started, raw.method, &site, refused.door, &refused.action, Some(refused.refusal.status)));
+                }
+                convert::refusal_bytes(&refused.refusal, &refused.id, false)
+            }
             Admission::Open(_) | Admission::Permitted(_) | Admission::Observed { .. } => Vec::new(),
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::Destination;
 use super::arrival::Arrival;
 use super::convert;
-use super::gate::{Gate, Handle};
+use super::gate::{Gate, Handle, ended};
 use super::gateway::failure;
 use super::head::{Framing, Head};
 use super::kept::Line;
@@ -23,6 +23,7 @@ use crate::audit::Recorded;
 use crate::metrics::{Stage, UpstreamError};
 use crate::model::Mode;
 use crate::pipeline::{Admission, Outcome, Permit, Refused, Site};
+use crate::traces::{Trace, Walked};
 
 /// How much of what comes after the request is kept while it is answered; beyond that nobody looks whether the client left.
 const STASH: usize = 64 * 1024;
@@ -79,6 +80,8 @@ struct Exchange<'a> {
 struct Told {
     status: Option<u16>,
     bytes: u64,
+    /// When the head of the upstream's answer came, and the status in it.
+    came: Option<(Instant, u16)>,
 }
 
 /// Why an exchange ended before its answer did.
@@ -116,7 +119,9 @@ impl FastPath {
         if !within || !inside || site.upstream.mode != Mode::Enforce {
             return Served::Declined;
         }
-        let admission = gate.pipeline.admit(&raw, &site, &handle.identity, Timestamp::now()).await;
+        let mut walked = Walked::default();
+        let admission = gate.pipeline.admit(&raw, &site, &handle.identity, Timestamp::now(), &mut walked).await;
+        let trace = gate.trace(&admission, raw.header_values("traceparent"), &walked);
         let (request, permit) = match admission {
             // What is not judged leaves no trace, so that the engine can begin anew.
             Admission::Open(_) => return Served::Declined,
@@ -125,37 +130,51 @@ impl FastPath {
             Admission::Refused(refused) => {
                 client.buffer.drain(..head.length);
                 gate.fast.fetch_add(1, Ordering::Relaxed);
-                return refuse(gate, &site, &refused, arrival.head_only, client, started).await;
+                return refuse(gate, &site, &refused, arrival.head_only, client, started, trace).await;
             }
             Admission::Permitted(permit) => {
                 let authority = handle.peer.authority();
-                (Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, authority), permit)
+                (Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, authority, trace.as_deref()), permit)
             }
         };
         client.buffer.drain(..head.length);
         gate.fast.fetch_add(1, Ordering::Relaxed);
         let exchange = Exchange { gate, handle, permit: &permit, request, head_only: arrival.head_only };
-        self.forward(exchange, &site, client, started).await
+        self.forward(exchange, &site, client, started, trace).await
     }
 
-    async fn forward(&self, exchange: Exchange<'_>, site: &Site, client: &mut Client<'_>, started: Instant) -> Served {
+    async fn forward(
+        &self,
+        exchange: Exchange<'_>,
+        site: &Site,
+        client: &mut Client<'_>,
+        started: Instant,
+        mut trace: Option<Box<Trace>>,
+    ) -> Served {
         let (gate, permit) = (exchange.gate, exchange.permit);
         let mut told = Told::default();
+        if let Some(trace) = &mut trace {
+            trace.ask();
+        }
         let served = match self.exchange(&exchange, client, &mut told).await {
             Ok(kept) if kept && !client.closing => Served::Kept,
             Ok(_) | Err(Trouble::Left) => Served::Ended,
             Err(Trouble::Upstream { kind, .. }) => {
                 let provider = &site.rules.provider;
                 gate.metrics.upstream_error(&provider.name, kind);
+                if let Some(trace) = &mut trace {
+                    trace.failed(kind);
+                }
                 if told.status.is_none() {
                     let code = if kind == UpstreamError::Timeout { 504 } else { 502 };
                     let failure = convert::failure(Some(provider), permit.trail().id(), code);
                     let answer = convert::refusal_bytes(&failure, permit.trail().id(), false);
                     if write(client.stream, &answer, site.upstream.read_timeout).await {
-                        told = Told { status: Some(code), bytes: failure.body.len() as u64 };
+                        (told.status, told.bytes) = (Some(code), failure.body.len() as u64);
                     }
                 }
-                tracing::warn!(id = permit.trail().id(), ?kind, "permitted request failed");
+                let trace_id = trace.as_ref().map(|trace| tracing::field::display(trace.trace_id()));
+                tracing::warn!(id = permit.trail().id(), trace_id, ?kind, "permitted request failed");
                 Served::Ended
             }
         };
@@ -170,6 +189,12 @@ impl FastPath {
             bytes: told.bytes,
             duration_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         });
+        if let Some(mut trace) = trace {
+            if let Some((came, status)) = told.came {
+                trace.answered(came, status);
+            }
+            trace.end(&ended(started, permit.method(), site, trail.door(), trail.action(), told.status));
+        }
         served
     }
 
@@ -210,7 +235,7 @@ impl FastPath {
         }
         let first_byte = settings.first_byte_timeout.max(settings.read_timeout);
         let mut answer = loop {
-            match head(&mut upstream, exchange.head_only, first_byte, client).await {
+            match head(&mut upstream, exchange, first_byte, client).await {
                 Ok(answer) if answer.status == 101 => return Err(broken()),
                 Ok(answer) if answer.is_interim() => {
                     let mut interim = answer.head;
@@ -229,6 +254,7 @@ impl FastPath {
         };
         let came = Instant::now();
         exchange.gate.metrics.stage(Stage::Upstream, came - forwarded);
+        told.came = Some((came, answer.status));
         if answer.status == 401 {
             exchange.handle.unauthorized(exchange.permit);
         }
@@ -260,8 +286,9 @@ impl Destination<'_> {
         host: &str,
         origin: &convert::Origin,
         authority: &str,
+        trace: Option<&Trace>,
     ) -> Vec<u8> {
-        convert::permitted_bytes(self.permit, received, host, origin, authority)
+        convert::permitted_bytes(self.permit, received, host, origin, authority, trace)
     }
 }
 
@@ -272,17 +299,17 @@ fn broken() -> Trouble {
 /// Reads until `received` begins with a whole head, and watches whether the client leaves.
 async fn head(
     Line { stream: upstream, received }: &mut Line,
-    head_only: bool,
+    exchange: &Exchange<'_>,
     patience: Duration,
     client: &mut Client<'_>,
 ) -> Result<Answer, Trouble> {
     let deadline = tokio::time::Instant::now() + patience;
     loop {
         if !received.is_empty() {
-            match relay::read(received, head_only) {
+            match relay::read(received, exchange.head_only) {
                 Reading::Complete(answer) => return Ok(answer),
                 Reading::Broken(why) => {
-                    tracing::debug!(why, "the upstream's answer cannot be read");
+                    tracing::debug!(id = exchange.permit.trail().id(), why, "the upstream's answer cannot be read");
                     return Err(broken());
                 }
                 Reading::Incomplete => {}
@@ -321,7 +348,7 @@ async fn relay(
             return Err(Trouble::Left);
         }
         outgoing.clear();
-        *told = Told { status: Some(answer.status), bytes: answer.content.came() };
+        (told.status, told.bytes) = (Some(answer.status), answer.content.came());
         if answer.content.is_done() {
             return Ok(true);
         }
@@ -349,6 +376,7 @@ async fn refuse(
     head_only: bool,
     client: &mut Client<'_>,
     started: Instant,
+    trace: Option<Box<Trace>>,
 ) -> Served {
     let mut answer = convert::refusal_bytes(&refused.refusal, &refused.id, !client.closing);
     // A HEAD is told everything but the content (RFC 9110 §9.3.2).
@@ -358,6 +386,10 @@ async fn refuse(
     let written = write(client.stream, &answer, site.upstream.read_timeout).await;
     let code = if written { refused.refusal.status } else { 499 };
     gate.metrics.request(&site.rules.provider.name, refused.door, &refused.action, code, started.elapsed());
+    if let Some(trace) = trace {
+        let (method, status) = (if head_only { "HEAD" } else { "GET" }, written.then_some(code));
+        trace.end(&ended(started, method, site, refused.door, &refused.action, status));
+    }
     if written && !client.closing { Served::Kept } else { Served::Ended }
 }
 

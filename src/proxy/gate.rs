@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::kept::Kept;
 use super::lookup::LookupClient;
 use super::peer::Peer;
+use super::server::StartError;
 use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::identity::{Identity, Settings};
 use crate::metrics::{InvalidationCause, Metrics};
-use crate::pipeline::{self, Permit, Pipeline, Site};
+use crate::model::Door;
+use crate::pipeline::{self, Admission, Permit, Pipeline, Site};
 use crate::reload::Current;
+use crate::traces::{Ended, Trace, Traces, Walked};
 
 /// How often connections are looked through that were kept too long.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -33,6 +36,8 @@ pub struct Gate {
     pub audit: Arc<AuditLog>,
     /// The metrics.
     pub metrics: Metrics,
+    /// Where spans go, if anywhere.
+    pub traces: Option<Traces>,
     /// Client connections that are open.
     pub open: AtomicUsize,
     /// Requests that the fast path answered.
@@ -59,7 +64,7 @@ impl Handle {
         if !pipeline::keeps_on_401(permit.target().as_bytes(), site)
             && self.identity.drop_credential(&site.rules.provider.plan, permit.credential())
         {
-            tracing::debug!(cause = ?InvalidationCause::Unauthorized, "credential dropped");
+            tracing::debug!(id = permit.trail().id(), cause = ?InvalidationCause::Unauthorized, "credential dropped");
         }
     }
 }
@@ -68,9 +73,11 @@ impl Gate {
     /// Puts a checked configuration, its rules and its log to work.
     ///
     /// # Errors
-    /// A file that an upstream names cannot be read.
-    pub fn new(config: Config, current: Arc<Current>, audit: Arc<AuditLog>, metrics: Metrics) -> Result<Self, String> {
-        let handles = config.upstreams.iter().map(|upstream| handle(&config, upstream, &metrics)).collect::<Result<_, _>>()?;
+    /// A file that an upstream names cannot be read, or spans cannot be sent.
+    pub fn new(config: Config, current: Arc<Current>, audit: Arc<AuditLog>, metrics: Metrics) -> Result<Self, StartError> {
+        let handles = config.upstreams.iter().map(|upstream| handle(&config, upstream, &metrics)).collect::<Result<_, _>>();
+        let handles = handles.map_err(StartError::Tls)?;
+        let traces = config.traces.otlp_endpoint.as_deref().map(Traces::to).transpose().map_err(StartError::Traces)?;
         let pipeline = Pipeline::new(Arc::clone(&audit), metrics.clone());
         Ok(Self {
             config,
@@ -79,6 +86,7 @@ impl Gate {
             pipeline,
             audit,
             metrics,
+            traces,
             open: AtomicUsize::new(0),
             fast: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -101,6 +109,18 @@ impl Gate {
     #[must_use]
     pub fn first_site(&self) -> Option<Site> {
         self.current.live().sites.first().cloned()
+    }
+
+    /// The trace of a request that was judged, if there is to be one: it came with `traceparents`, and was `walked`.
+    #[must_use]
+    pub(super) fn trace<'a>(
+        &self,
+        admission: &Admission,
+        traceparents: impl Iterator<Item = &'a [u8]>,
+        walked: &Walked,
+    ) -> Option<Box<Trace>> {
+        let traces = self.traces.as_ref()?;
+        Some(traces.trace(traceparents, admission.id()?, walked))
     }
 
     /// Resolves every upstream's name.
@@ -143,6 +163,18 @@ impl Gate {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
+}
+
+/// What is known of a request for `site` at its end.
+pub(super) fn ended<'a>(
+    started: Instant,
+    method: &'a str,
+    site: &'a Site,
+    door: Door,
+    action: &'a str,
+    status: Option<u16>,
+) -> Ended<'a> {
+    Ended { started, method, provider: &site.rules.provider.name, door, action, mode: site.upstream.mode, status }
 }
 
 /// The host without its port; an IPv6 address keeps its brackets.

@@ -19,10 +19,11 @@ use super::entrance::Handed;
 use super::gate::Gate;
 use crate::audit::Recorded;
 use crate::metrics::{self, InvalidationCause, RejectedCause, UpstreamError};
-use crate::model::{Body, Door, Reason};
+use crate::model::{Body, Door, Mode, Reason};
 use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
 use crate::rules::Then;
 use crate::rules::refusal::Refusal;
+use crate::traces::{Ended, Trace, Walked};
 
 /// The first of the pools of one connection each, which no other request finds.
 const FRESH: u64 = 2;
@@ -45,8 +46,11 @@ pub(super) struct Exchange {
     index: usize,
     site: Option<Site>,
     origin: convert::Origin,
+    /// The decision id, where there is a verdict and no permit.
+    id: Option<String>,
     action: String,
     door: Door,
+    trace: Option<Box<Trace>>,
     websocket: bool,
     /// The target as received, where the entrance read it.
     target: Option<Vec<u8>>,
@@ -77,7 +81,7 @@ impl Gateway {
     }
 
     /// Judges the request.
-    async fn judge(&self, session: &mut Session, exchange: &mut Exchange) -> Admission {
+    async fn judge(&self, session: &mut Session, exchange: &mut Exchange, walked: &mut Walked) -> Admission {
         let received = exchange.target.take();
         let content = self.content(session, exchange, received.as_deref()).await;
         exchange.inspected = content.is_some();
@@ -87,7 +91,8 @@ impl Gateway {
         raw.content = content.as_deref();
         let now = Timestamp::now();
         let Some(first) = self.gate.first_site() else { return nothing_served() };
-        let refuse = |site: Site, reason, detail: &str| self.gate.pipeline.refuse_early(&raw, site, reason, detail, now);
+        let mut refuse =
+            |site: Site, reason, detail: &str| self.gate.pipeline.refuse_early(&raw, site, reason, detail, now, walked);
         let Some(host) = raw.host.filter(|host| !host.is_empty()) else {
             return refuse(first, Reason::FramingInvalid, "no `Host`, or more than one");
         };
@@ -109,7 +114,7 @@ impl Gateway {
             return refuse(site, Reason::RouteUnlisted, "the operator closed WebSockets");
         }
         let Some(handle) = self.gate.handles.get(index) else { return nothing_served() };
-        self.gate.pipeline.admit(&raw, &site, &handle.identity, now).await
+        self.gate.pipeline.admit(&raw, &site, &handle.identity, now, walked).await
     }
 
     /// The content of a request that cannot be judged without it, if it is within its bound.
@@ -190,8 +195,10 @@ impl ProxyHttp for Gateway {
                 proto: "http",
                 correlation: None,
             },
+            id: None,
             action: "none".to_owned(),
             door: Door::None,
+            trace: None,
             websocket: false,
             target: None,
             inspected: false,
@@ -218,7 +225,11 @@ impl ProxyHttp for Gateway {
         if self.gate.draining() {
             session.set_keepalive(None);
         }
-        match self.judge(session, exchange).await {
+        let mut walked = Walked::default();
+        let admission = self.judge(session, exchange, &mut walked).await;
+        let traceparents = session.req_header().headers.get_all("traceparent").iter().map(|value| value.as_bytes());
+        exchange.trace = self.gate.trace(&admission, traceparents, &walked);
+        match admission {
             Admission::Open(open) => {
                 if open == Open::Method {
                     exchange.door = Door::MethodCall;
@@ -226,8 +237,9 @@ impl ProxyHttp for Gateway {
                 exchange.stage = Stage::PassThrough(open);
                 Ok(false)
             }
-            Admission::Observed { action, door, .. } => {
+            Admission::Observed { id, action, door } => {
                 exchange.stage = Stage::PassThrough(Open::Route);
+                exchange.id = Some(id);
                 exchange.action = action;
                 exchange.door = door;
                 Ok(false)
@@ -241,6 +253,7 @@ impl ProxyHttp for Gateway {
             Admission::Refused(refused) => {
                 exchange.action.clone_from(&refused.action);
                 exchange.door = refused.door;
+                exchange.id = Some(refused.id.clone());
                 exchange.stage = Stage::Refused;
                 self.answer(session, &refused).await?;
                 Ok(true)
@@ -249,6 +262,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+        if let Some(trace) = &mut exchange.trace {
+            trace.ask();
+        }
         let upgrade = session.req_header().headers.contains_key("upgrade");
         let handle = self.gate.handles.get(exchange.index);
         let handle = handle.ok_or_else(|| Error::explain(ErrorType::InternalError, "the upstream is gone"))?;
@@ -288,7 +304,8 @@ impl ProxyHttp for Gateway {
         exchange.forwarded = Some(Instant::now());
         match &exchange.stage {
             Stage::Admitted(permit) => {
-                *upstream_request = Destination::of(permit).head(session.req_header(), &exchange.origin, handle)?;
+                let trace = exchange.trace.as_deref();
+                *upstream_request = Destination::of(permit).head(session.req_header(), &exchange.origin, handle, trace)?;
             }
             Stage::PassThrough(open) => {
                 convert::forwarding(upstream_request, &exchange.origin)?;
@@ -337,6 +354,9 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         if let Some(forwarded) = exchange.forwarded.take() {
             self.gate.metrics.stage(metrics::Stage::Upstream, forwarded.elapsed());
+        }
+        if let Some(trace) = &mut exchange.trace {
+            trace.answered(Instant::now(), response.status.as_u16());
         }
         match response.status.as_u16() {
             401 => self.unauthorized(session, exchange),
@@ -389,11 +409,14 @@ impl ProxyHttp for Gateway {
         };
         if *error.esource() == ErrorSource::Upstream {
             self.gate.metrics.upstream_error(provider(exchange), failure(error.etype()));
+            if let Some(trace) = &mut exchange.trace {
+                trace.failed(failure(error.etype()));
+            }
         }
         if code > 0 && session.response_written().is_none() {
             let written = self.answer_failure(session, exchange, code).await;
             if let Err(error) = written {
-                tracing::debug!(%error, "client left before its error answer");
+                tracing::debug!(id = id(exchange), %error, "client left before its error answer");
             }
         }
         FailToProxy { error_code: code, can_reuse_downstream: false }
@@ -407,6 +430,7 @@ impl ProxyHttp for Gateway {
         if exchange.websocket {
             self.gate.metrics.websocket_closed();
         }
+        let trace_id = exchange.trace.as_ref().map(|trace| tracing::field::display(trace.trace_id()));
         if let Stage::Admitted(permit) = &exchange.stage {
             self.gate.pipeline.outcome(Outcome {
                 id: permit.trail().id().to_owned(),
@@ -416,10 +440,21 @@ impl ProxyHttp for Gateway {
                 duration_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             });
             if let Some(error) = error {
-                tracing::warn!(id = permit.trail().id(), %error, "permitted request failed");
+                tracing::warn!(id = permit.trail().id(), trace_id, %error, "permitted request failed");
             }
         } else if let Some(error) = error {
-            tracing::debug!(%error, "request failed");
+            tracing::debug!(id = id(exchange), trace_id, %error, "request failed");
+        }
+        if let Some(trace) = exchange.trace.take() {
+            trace.end(&Ended {
+                started: exchange.started,
+                method: session.req_header().method.as_str(),
+                provider: provider(exchange),
+                door: exchange.door,
+                action: &exchange.action,
+                mode: exchange.site.as_ref().map_or(Mode::Enforce, |site| site.upstream.mode),
+                status,
+            });
         }
     }
 
@@ -458,6 +493,14 @@ impl Gateway {
         let head = convert::refusal(&failure, id)?;
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(bytes::Bytes::from(failure.body)), true).await
+    }
+}
+
+/// The decision id, if there is a verdict.
+fn id(exchange: &Exchange) -> Option<&str> {
+    match &exchange.stage {
+        Stage::Admitted(permit) => Some(permit.trail().id()),
+        _ => exchange.id.as_deref(),
     }
 }
 

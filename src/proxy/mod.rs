@@ -30,6 +30,7 @@ pub use server::{Running, Server, StartError};
 use crate::audit::Recorded;
 use crate::config::Config;
 use crate::pipeline::Permit;
+use crate::traces::Trace;
 use gate::Handle;
 
 /// Why the proxy could not use files of TLS that `config` names, each with its path.
@@ -57,7 +58,13 @@ impl<'p> Destination<'p> {
         handle.peer.http(false)
     }
 
-    fn head(&self, received: &RequestHeader, origin: &convert::Origin, handle: &Handle) -> pingora::Result<RequestHeader> {
-        convert::permitted(self.permit, received, origin, handle.peer.authority())
+    fn head(
+        &self,
+        received: &RequestHeader,
+        origin: &convert::Origin,
+        handle: &Handle,
+        trace: Option<&Trace>,
+    ) -> pingora::Result<RequestHeader> {
+        convert::permitted(self.permit, received, origin, handle.peer.authority(), trace)
     }
 }

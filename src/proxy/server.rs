@@ -60,6 +60,9 @@ pub enum StartError {
     /// The metrics could not be registered.
     #[error("metrics: {0}")]
     Metrics(String),
+    /// Spans cannot be sent.
+    #[error("traces: {0}")]
+    Traces(String),
 }
 
 /// A proxy whose ports are bound, whose rules are loaded and whose log is open; nothing is served yet.
@@ -104,7 +107,7 @@ impl Server {
             on_failure: config.audit.on_failure,
         };
         let audit = AuditLog::open(settings, metrics.clone()).map_err(|error| StartError::Audit(error.to_string()))?;
-        let gate = Gate::new(config, current, Arc::new(audit), metrics).map_err(StartError::Tls)?;
+        let gate = Gate::new(config, current, Arc::new(audit), metrics)?;
         Ok(Self { gate: Arc::new(gate), listeners, admin, certificate })
     }
 
@@ -183,8 +186,8 @@ impl Running {
         &self.gate
     }
 
-    /// Stops accepting, finishes what is in flight within `listen.drain`, flushes the audit log. Gives back whether
-    /// everything was finished.
+    /// Stops accepting, finishes what is in flight within `listen.drain`, flushes the audit log and sends the last spans. Gives
+    /// back whether everything was finished.
     pub async fn drain(self) -> bool {
         let began = tokio::time::Instant::now();
         tracing::info!(open = self.gate.open.load(Ordering::Acquire), "draining");
@@ -210,6 +213,10 @@ impl Running {
         }
         if let Err(error) = self.gate.audit.flush() {
             tracing::error!(%error, "the audit log could not be flushed");
+        }
+        if let Some(traces) = self.gate.traces.clone() {
+            // It waits for the collector, within its bound.
+            drop(tokio::task::spawn_blocking(move || traces.close()).await);
         }
         tracing::info!(cut, "stopped");
         finished

@@ -15,6 +15,7 @@ use rolegate::metrics::Metrics;
 use rolegate::model::{Body, Credential, RawRequest, Secret};
 use rolegate::pipeline::{Admission, Pipeline, Site};
 use rolegate::rules::{Ruleset, Sources};
+use rolegate::traces::Walked;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -108,12 +109,13 @@ impl Bench {
 
     /// Judges `raw`, and waits for lookups if it must.
     pub fn warm(&self, raw: &RawRequest<'_>) -> Admission {
-        self.runtime.block_on(self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now()))
+        self.runtime.block_on(self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now(), &mut Walked::default()))
     }
 
     /// Judges `raw`, whose facts are known: a walk that waits for nothing.
     pub fn admit(&self, raw: &RawRequest<'_>) -> Admission {
-        let walk = self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now());
+        let mut walked = Walked::default();
+        let walk = self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now(), &mut walked);
         walk.now_or_never().unwrap()
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u8)] = &[
     ("model", 1),
     ("metrics", 2),
+    ("traces", 2),
     ("policy", 3),
     ("identity", 3),
     ("audit", 3),
@@ -23,6 +24,9 @@ const FLOORS: &[(&str, u8)] = &[
 /// Outside crates that have one door each; `pingora` stands for its sub-crates too.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics"]),
+    ("opentelemetry", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
+    ("opentelemetry_sdk", &["traces"]),
     ("cedar_policy", &["policy"]),
     ("moka", &["identity"]),
     ("toml", &["rules", "config"]),

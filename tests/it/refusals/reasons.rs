@@ -10,6 +10,7 @@ use rolegate::demo::world::workspace::{BOARDROOM, BOB};
 use rolegate::model::{Body, RawRequest, Reason};
 use rolegate::pipeline::Admission;
 use rolegate::rules::source::BUILT_IN;
+use rolegate::traces::Walked;
 use serde_json::Value;
 
 use super::told::{AT_MOST_100, STRING, UNKNOWN, legacy, missing, typed};
@@ -292,7 +293,8 @@ async fn a_fault_of_rolegate_itself_is_a_500_with_a_record() {
         correlation: None,
     };
     let site = shared.first_site().unwrap();
-    let admission = shared.pipeline.refuse_early(&raw, site, Reason::Internal, "the walk panicked", Timestamp::now());
+    let (reason, now) = (Reason::Internal, Timestamp::now());
+    let admission = shared.pipeline.refuse_early(&raw, site, reason, "the walk panicked", now, &mut Walked::default());
     let Admission::Refused(refused) = admission else { panic!("{admission:?}") };
     assert_eq!((refused.reason, refused.refusal.status), (Reason::Internal, 500));
     assert_eq!(
