@@ -3,7 +3,7 @@
 mod addresses;
 pub mod drain;
 mod limits;
-mod tls;
+pub mod tls;
 
 use rolegate::config::Upstream;
 use rolegate::demo::Sample;

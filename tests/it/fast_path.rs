@@ -65,10 +65,10 @@ fn arrived(gate: &Gate) -> Vec<(String, String, BTreeMap<String, String>)> {
 }
 
 /// Method, target and fields.
-type Request = (&'static str, String, Vec<(&'static str, String)>);
+pub type Request = (&'static str, String, Vec<(&'static str, String)>);
 
 /// Requests of every kind.
-fn requests() -> Vec<Request> {
+pub fn requests() -> Vec<Request> {
     let room = format!("{ROLES}?rid={BOARDROOM}");
     let mut requests = Vec::new();
     for who in ["carol", "eve", "alice", "audrey", "bob"] {

@@ -24,5 +24,6 @@ mod refusals;
 mod reload;
 mod streaming;
 mod support;
+mod traces;
 mod tunnel;
 mod walk;

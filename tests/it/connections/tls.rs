@@ -13,7 +13,7 @@ use crate::support::authority::LAST_YEAR;
 use crate::support::gate::login;
 use crate::support::{Authority, Gate, GateBuilder, PATIENCE, Upstream};
 
-const NAME: &str = "chat.example.org";
+pub const NAME: &str = "chat.example.org";
 
 /// A gate that listens with a certificate for [`NAME`]; the files that the certificate is read from beside it.
 async fn listening(authority: &Authority) -> (Gate, (PathBuf, PathBuf)) {
@@ -25,7 +25,7 @@ async fn listening(authority: &Authority) -> (Gate, (PathBuf, PathBuf)) {
 }
 
 /// A client that trusts `authority` and nobody else.
-fn trusting(authority: &Authority, gate: &Gate) -> ClientBuilder {
+pub fn trusting(authority: &Authority, gate: &Gate) -> ClientBuilder {
     let root = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
     Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([root]).resolve(NAME, gate.address())
 }

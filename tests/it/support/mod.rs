@@ -1,6 +1,7 @@
 //! What the stories share: a gate before a sample server, a client that shows every byte, and the records that were left.
 
 pub mod authority;
+pub mod collector;
 pub mod gate;
 pub mod http;
 pub mod lenient;
@@ -13,6 +14,7 @@ pub mod upstream;
 use std::time::Duration;
 
 pub use authority::Authority;
+pub use collector::Collector;
 pub use gate::{Gate, GateBuilder};
 pub use http::{Answer, Connection};
 pub use policies::Policies;
