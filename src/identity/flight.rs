@@ -113,7 +113,10 @@ impl<T: Send + Sync + 'static> Hangar<T> {
             Err(Failure::Refused) => LookupOutcome::Refused,
             Err(_) => LookupOutcome::Error,
         };
-        self.metrics.fact_lookup(need.provider, need.fact, outcome);
+        match &obtained {
+            Ok(Obtained { entry, outcome: LookupOutcome::Hit }) => entry.hits.inc(),
+            _ => self.metrics.fact_lookup(need.provider, need.fact, outcome),
+        }
         obtained
     }
 
@@ -271,7 +274,8 @@ impl<T: Send + Sync + 'static> Pilot<T> {
         }
         let landing = self.land(found.map(|found| {
             let Found { value, subject } = found;
-            Arc::new(Entry { value: Arc::new(value), fact: Arc::clone(fact), subject, began, terms: self.terms })
+            let hits = self.hangar.metrics.fact_lookups(provider, fact, LookupOutcome::Hit);
+            Arc::new(Entry { value: Arc::new(value), fact: Arc::clone(fact), hits, subject, began, terms: self.terms })
         }));
         // Given back first: whoever is woken by the answer may ask the next question at once.
         self.permit = None;

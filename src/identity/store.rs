@@ -9,7 +9,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::key::Key;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Series};
 
 /// More than this nothing is kept; the cache bounds how long it can be told to keep something.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -20,6 +20,8 @@ pub(super) struct Entry<T> {
     pub(super) value: Arc<T>,
     /// Its name in metrics.
     pub(super) fact: Arc<str>,
+    /// Counts that it was there when it was needed.
+    pub(super) hits: Series,
     /// The id of the caller it is about.
     pub(super) subject: Option<Arc<str>>,
     /// When its lookup began: what the upstream said cannot be older.

@@ -269,8 +269,8 @@ fn credential(raw: &RawRequest<'_>, alternatives: &[Vec<String>]) -> Result<Opti
             if !value.iter().all(|byte| matches!(byte, b' '..=b'~')) || value.contains(&b',') {
                 return Err(format!("`{name}` holds a comma, a control character or something that is not ASCII"));
             }
-            let text = String::from_utf8_lossy(value).into_owned();
-            if name == "authorization" && !is_bearer(&text) {
+            let Ok(text) = str::from_utf8(value) else { break };
+            if name == "authorization" && !is_bearer(text) {
                 break;
             }
             headers.push((name.clone(), Secret::new(text)));
