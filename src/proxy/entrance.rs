@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
@@ -18,10 +19,11 @@ use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::convert;
 use super::fast_path::{Client, FastPath, Served};
-use super::fence::Fence;
+use super::fence::{Ending, Fence};
 use super::gate::{Gate, ended};
 use super::head::{self, Framing, Head, Malformed, Reading};
 use super::tls::Certificate;
@@ -43,6 +45,8 @@ const PREFACE: usize = 24;
 /// with `Connection: close`, and a client that asks on is not met by a closed door (RFC 9112 §9.6 asks clients to be ready for
 /// that, and not all of them are).
 const GRACE: Duration = Duration::from_millis(300);
+/// How long an h2 peer may take to answer a PING.
+const PONG: Duration = Duration::from_secs(2);
 /// How much is read from a client after it was refused, in bytes, and for how long.
 const DRAINED: usize = 256 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -162,16 +166,24 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 
     /// Hands an h2 connection over once its preface came: the engine itself would wait for that without an end.
-    async fn streams(&self, mut stream: Stream, mut shutdown: ShutdownWatch) {
+    async fn streams(&self, mut stream: Stream, shutdown: ShutdownWatch) {
         let mut preface = vec![0; PREFACE];
         let deadline = tokio::time::timeout(self.gate.config.limits.header_deadline, stream.read_exact(&mut preface));
+        // Each waits with a watch of its own: the engine hears of the end only through one that has not seen it yet.
         let came = tokio::select! {
             came = deadline => came,
-            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = end(shutdown.clone()).then(|()| tokio::time::sleep(GRACE)) => return,
         };
         match came {
             Ok(Ok(_)) => {
-                self.app.process_new(Box::new(Fence::open(stream, preface)), &shutdown).await;
+                let heard = Arc::default();
+                let fence = Fence::streams(stream, preface, Arc::clone(&heard));
+                tokio::select! {
+                    // First, so that what it hears comes after the PING.
+                    biased;
+                    () = unanswered(&heard, shutdown.clone()) => {}
+                    _ = self.app.process_new(Box::new(fence), &shutdown) => {}
+                }
             }
             Ok(Err(_)) => {}
             Err(_) => self.gate.metrics.rejected(RejectedCause::HeaderDeadline),
@@ -214,12 +226,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             }
             let bytes = std::mem::take(&mut buffer);
             let length = u64::try_from(head.length).unwrap_or(u64::MAX);
+            let handed = Handed { target: head.target, seen: Arc::default(), tunnel: Arc::default() };
             let fence = match head.framing {
                 Framing::Length(content) if !head.upgrade => Fence::around(stream, bytes, length.saturating_add(content)),
                 Framing::Chunked if !head.upgrade => Fence::chunked(stream, bytes, head.length),
-                Framing::Length(_) | Framing::Chunked => Fence::open(stream, bytes),
+                Framing::Length(_) | Framing::Chunked => Fence::tunnel(stream, bytes, tunnel_end(&handed.tunnel, &shutdown)),
             };
-            let handed = Handed { target: head.target, seen: Arc::default() };
             let seen = Arc::clone(&handed.seen);
             let mut session = ServerSession::new_http1(Box::new(fence));
             session.set_keepalive((!*shutdown.borrow()).then_some(limits.keepalive_idle.as_secs().max(1)));
@@ -339,6 +351,23 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 }
 
+/// Waits for the end of the process.
+async fn end(mut shutdown: ShutdownWatch) {
+    // That nobody can say so any more is the end, too.
+    drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+/// Waits for the end of the process and a peer that says nothing then. The engine takes leave of an h2 connection with a PING
+/// and waits for its answer without an end: a laptop that sleeps would hold up the process until `listen.drain` is over.
+async fn unanswered(heard: &AtomicBool, shutdown: ShutdownWatch) {
+    end(shutdown).await;
+    heard.store(false, Ordering::Release);
+    tokio::time::sleep(PONG).await;
+    if heard.load(Ordering::Acquire) {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// What came next on a connection.
 enum Next {
     Head(Head),
@@ -354,6 +383,18 @@ pub(super) struct Handed {
     pub(super) target: Vec<u8>,
     /// Whether a hook was reached.
     pub(super) seen: Arc<AtomicBool>,
+    /// Told once the connection became a tunnel.
+    pub(super) tunnel: Arc<Notify>,
+}
+
+/// A tunnel has no request in flight that could be finished, and would last as long as its client does: it ends with the
+/// process, at once, and the client connects anew. A handshake that is not answered yet is a request like any other.
+fn tunnel_end(tunnel: &Arc<Notify>, shutdown: &ShutdownWatch) -> Ending {
+    let (tunnel, shutdown) = (Arc::clone(tunnel), shutdown.clone());
+    Ending::new(async move {
+        tunnel.notified().await;
+        end(shutdown).await;
+    })
 }
 
 /// Counts a connection for as long as it lives.

@@ -1,8 +1,10 @@
 //! A connection of which the proxy engine is shown one request and not a byte more.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,8 +33,26 @@ enum Bound {
     Length(u64),
     /// Where its chunks do.
     Chunks(Chunks),
-    /// Nowhere: the engine owns the rest of the connection.
-    Open,
+    /// Nowhere: the engine owns the rest of the connection. Whether anything came is told.
+    Streams(Arc<AtomicBool>),
+    /// Nowhere, but once the connection became a tunnel it has an end of its own; nothing when that has come.
+    Tunnel(Option<Ending>),
+}
+
+/// When a tunnel is to end, whatever its two sides still have to say.
+pub(super) struct Ending(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
+
+impl Ending {
+    /// The end is when `end` is ready.
+    pub(super) fn new(end: impl Future<Output = ()> + Send + Sync + 'static) -> Self {
+        Self(Box::pin(end))
+    }
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ending")
+    }
 }
 
 /// A stream that yields what was already read of it, then as much more as belongs to the same request.
@@ -66,9 +86,15 @@ impl Fence {
         Self::new(inner, read, Bound::Chunks(chunks), stash)
     }
 
-    /// Shows everything, beginning with what was read already.
-    pub(super) fn open(inner: Stream, read: Vec<u8>) -> Self {
-        Self::new(inner, read, Bound::Open, Vec::new())
+    /// Shows everything, beginning with what was read already; `heard` is set whenever something comes.
+    pub(super) fn streams(inner: Stream, read: Vec<u8>, heard: Arc<AtomicBool>) -> Self {
+        Self::new(inner, read, Bound::Streams(heard), Vec::new())
+    }
+
+    /// Shows everything, beginning with what was read already, until `ending`: for the engine that is the client's leaving, on
+    /// which it closes both sides of a tunnel.
+    pub(super) fn tunnel(inner: Stream, read: Vec<u8>, ending: Ending) -> Self {
+        Self::new(inner, read, Bound::Tunnel(Some(ending)), Vec::new())
     }
 
     fn new(inner: Stream, prefix: Vec<u8>, bound: Bound, stash: Vec<u8>) -> Self {
@@ -79,7 +105,7 @@ impl Fence {
     /// sent to its end; where the engine owns the connection it gives it back only when it read the request to its end and not
     /// beyond.
     pub(super) fn into_parts(self) -> Option<(Stream, Vec<u8>)> {
-        let ended = matches!(self.bound, Bound::Open) || self.is_done();
+        let ended = matches!(self.bound, Bound::Streams(_) | Bound::Tunnel(_)) || self.is_done();
         let whole = self.shown == self.prefix.len() && ended && self.inner.buffer().is_empty();
         whole.then(|| (self.inner.into_inner(), self.stash))
     }
@@ -88,8 +114,25 @@ impl Fence {
         match &self.bound {
             Bound::Length(remaining) => *remaining == 0,
             Bound::Chunks(chunks) => chunks.is_done(),
-            Bound::Open => false,
+            Bound::Streams(_) | Bound::Tunnel(_) => false,
         }
+    }
+
+    /// Whether this is a tunnel whose end has come.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        let Bound::Tunnel(ending) = &mut self.bound else { return false };
+        if ending.as_mut().is_some_and(|ending| ending.0.as_mut().poll(cx).is_ready()) {
+            *ending = None;
+        }
+        ending.is_none()
+    }
+
+    /// A client that takes no more does not hold a tunnel beyond its end.
+    fn or_ended<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_pending() && self.poll_ended(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        written
     }
 
     /// Reads beyond the request: what comes is kept, and only the end is told.
@@ -119,10 +162,18 @@ impl AsyncRead for Fence {
         if this.is_done() {
             return this.poll_beyond(cx);
         }
+        if this.poll_ended(cx) {
+            return Poll::Ready(Ok(()));
+        }
         let most = match &this.bound {
             Bound::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(buffer.remaining()),
             Bound::Chunks(_) => buffer.remaining(),
-            Bound::Open => return Pin::new(this.inner.get_mut()).poll_read(cx, buffer),
+            Bound::Streams(heard) => {
+                let read = ready!(Pin::new(this.inner.get_mut()).poll_read(cx, buffer));
+                heard.store(true, Ordering::Release);
+                return Poll::Ready(read);
+            }
+            Bound::Tunnel(_) => return Pin::new(this.inner.get_mut()).poll_read(cx, buffer),
         };
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
         ready!(Pin::new(this.inner.get_mut()).poll_read(cx, &mut part))?;
@@ -136,7 +187,7 @@ impl AsyncRead for Fence {
                 this.stash.extend_from_slice(part.filled().get(content..).unwrap_or_default());
                 content
             }
-            Bound::Open => part.filled().len(),
+            Bound::Streams(_) | Bound::Tunnel(_) => part.filled().len(),
         };
         buffer.advance(count);
         Poll::Ready(Ok(()))
@@ -145,11 +196,13 @@ impl AsyncRead for Fence {
 
 impl AsyncWrite for Fence {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.or_ended(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.or_ended(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -157,7 +210,8 @@ impl AsyncWrite for Fence {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, parts);
+        self.or_ended(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

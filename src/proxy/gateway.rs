@@ -12,6 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
+use tokio::sync::Notify;
 
 use super::Destination;
 use super::convert;
@@ -52,6 +53,8 @@ pub(super) struct Exchange {
     door: Door,
     trace: Option<Box<Trace>>,
     websocket: bool,
+    /// Who waits for the connection to become a tunnel, where the entrance reads it.
+    tunnel: Option<Arc<Notify>>,
     /// The target as received, where the entrance read it.
     target: Option<Vec<u8>>,
     /// Whether the content was read before the verdict.
@@ -200,6 +203,7 @@ impl ProxyHttp for Gateway {
             door: Door::None,
             trace: None,
             websocket: false,
+            tunnel: None,
             target: None,
             inspected: false,
             sent: false,
@@ -212,6 +216,7 @@ impl ProxyHttp for Gateway {
         if let Ok(handed) = handed.downcast::<Handed>() {
             handed.seen.store(true, Ordering::Release);
             exchange.target = Some(handed.target);
+            exchange.tunnel = Some(handed.tunnel);
         }
     }
 
@@ -362,6 +367,9 @@ impl ProxyHttp for Gateway {
             401 => self.unauthorized(session, exchange),
             101 => {
                 exchange.websocket = true;
+                if let Some(tunnel) = &exchange.tunnel {
+                    tunnel.notify_one();
+                }
                 self.gate.metrics.websocket_opened();
             }
             _ => {}

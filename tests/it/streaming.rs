@@ -21,12 +21,12 @@ const PERIOD: usize = 251;
 const LONG: usize = 200 * 1024 * 1024;
 const REPORT: &str = "/file-upload/report.txt";
 
-async fn websocket(address: std::net::SocketAddr) -> WebSocketStream<TcpStream> {
+pub async fn websocket(address: std::net::SocketAddr) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(address).await.unwrap();
     tokio_tungstenite::client_async(format!("ws://{address}/websocket"), stream).await.unwrap().0
 }
 
-async fn soon(socket: &mut WebSocketStream<TcpStream>) -> Message {
+pub async fn soon(socket: &mut WebSocketStream<TcpStream>) -> Message {
     timeout(PATIENCE, socket.next()).await.expect("no message in time").expect("the tunnel ended").unwrap()
 }
 

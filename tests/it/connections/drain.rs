@@ -3,9 +3,12 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt, StreamExt};
 use rolegate::demo::Sample;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 
+use crate::streaming::{soon, websocket};
 use crate::support::gate::{login, records};
 use crate::support::{PATIENCE, Process, Program};
 
@@ -70,6 +73,75 @@ async fn an_idle_process_ends_within_a_second_and_closes_what_is_kept_alive() {
     assert!(passed < Duration::from_secs(1), "it took {passed:?}");
     assert!(used.is_closed().await && unused.is_closed().await && half.is_closed().await);
     assert_eq!(sample.count("/echo"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_websockets_do_not_hold_up_the_end() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    let mut socket = websocket(process.address).await;
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(soon(&mut socket).await, Message::text("hello"));
+    let mut idle = websocket(process.address).await;
+    let asked = Instant::now();
+    process.terminate();
+    assert_eq!(process.exit().await, 0);
+    let passed = asked.elapsed();
+    assert!(passed < Duration::from_secs(1), "it took {passed:?}");
+    assert!(!matches!(socket.next().await, Some(Ok(_))) && !matches!(idle.next().await, Some(Ok(_))));
+    let stop = records(&process.folder.path().join("audit/audit.jsonl")).pop().unwrap();
+    assert_eq!((&stop["kind"], &stop["cut_connections"]), (&"stop".into(), &0.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_nobody_reads_does_not_hold_up_the_end() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    let mut socket = websocket(process.address).await;
+    // The server echoes each message; as nobody reads them, there is no more room anywhere in the end.
+    let message = Message::binary(vec![7; 1 << 20]);
+    while tokio::time::timeout(Duration::from_millis(500), socket.send(message.clone())).await.is_ok() {}
+    let asked = Instant::now();
+    process.terminate();
+    assert_eq!(process.exit().await, 0);
+    let passed = asked.elapsed();
+    assert!(passed < Duration::from_secs(2), "it took {passed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_is_finished_beside_an_open_websocket() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    let hold = sample.hold("/slow");
+    let mut open = process.connect().await;
+    open.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    hold.until_waiting(1).await;
+    let mut socket = websocket(process.address).await;
+    process.terminate();
+    assert!(!matches!(tokio::time::timeout(PATIENCE, socket.next()).await.unwrap(), Some(Ok(_))), "the tunnel ends at once");
+    assert!(process.ended().is_none(), "it waits for the request");
+    hold.release();
+    assert_eq!(open.answer("GET").await.text(), "slow");
+    assert_eq!(process.exit().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_whose_handshake_is_in_flight_is_answered_before_it_ends() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    let hold = sample.hold("/websocket");
+    let mut connection = process.connect().await;
+    let head = "GET /websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    connection.send(head.as_bytes()).await;
+    hold.until_waiting(1).await;
+    process.terminate();
+    until_refused(process.address).await;
+    assert!(process.ended().is_none(), "it waits for the answer");
+    hold.release();
+    assert_eq!(connection.head().await.status, 101);
+    assert!(connection.is_closed().await);
+    assert_eq!(process.exit().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

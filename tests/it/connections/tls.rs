@@ -1,17 +1,19 @@
 //! TLS on both sides.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, Version};
 use rolegate::demo::world::workspace::BOARDROOM;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::drain::until_refused;
 use crate::support::authority::LAST_YEAR;
 use crate::support::gate::login;
-use crate::support::{Authority, Gate, GateBuilder, PATIENCE, Upstream};
+use crate::support::{Authority, Gate, GateBuilder, PATIENCE, Upstream, until};
 
 pub const NAME: &str = "chat.example.org";
 
@@ -104,6 +106,46 @@ async fn what_is_in_flight_over_h2_is_finished_before_the_end() {
     let (finished, ()) = tokio::join!(gate.stop(), release);
     assert!(finished);
     assert_eq!(asked.await.unwrap(), "slow");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_h2_client_that_is_asleep_does_not_hold_up_the_end_and_one_that_is_awake_is_waited_for() {
+    let authority = Authority::new("ours");
+    let (mut gate, _) = listening(&authority).await;
+    let tcp = TcpStream::connect(gate.address()).await.unwrap();
+    let mut asleep = authority.connector(b"h2").connect(NAME.try_into().unwrap(), tcp).await.unwrap();
+    // The preface and empty settings; whatever is said to it then stays without an answer.
+    asleep.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut settings = [0; 9];
+    asleep.read_exact(&mut settings).await.unwrap();
+    let client = trusting(&authority, &gate).build().unwrap();
+    let (url, open) = (format!("https://{NAME}:{}/slow", gate.address().port()), gate.shared());
+    let hold = gate.sample.hold("/slow");
+    let asked = tokio::spawn(async move { client.get(url).send().await.unwrap().text().await.unwrap() });
+    hold.until_waiting(1).await;
+    let stopping = tokio::spawn(async move { (gate.stop().await, gate) });
+    until("the sleeper to be let go", || (open.open.load(Ordering::Acquire) == 1).then_some(())).await;
+    assert!(!stopping.is_finished(), "it waits for the request of the other");
+    hold.release();
+    assert_eq!(asked.await.unwrap(), "slow");
+    assert!(stopping.await.unwrap().0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_h2_client_whose_first_bytes_are_on_their_way_at_the_end_is_answered() {
+    let authority = Authority::new("ours");
+    let (mut gate, _) = listening(&authority).await;
+    let tcp = TcpStream::connect(gate.address()).await.unwrap();
+    let mut late = authority.connector(b"h2").connect(NAME.try_into().unwrap(), tcp).await.unwrap();
+    let shared = gate.shared();
+    let stopping = tokio::spawn(async move { gate.stop().await });
+    until("the end to begin", || shared.draining().then_some(())).await;
+    late.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    late.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "its settings");
+    drop(late);
+    assert!(stopping.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rolegate::audit::Sink;
 use rolegate::config::{Config, Flags, Upstream};
@@ -167,6 +168,11 @@ impl Gate {
     /// Waits for the outcome record of the decision `id`.
     pub async fn outcome(&self, id: &Value) -> Value {
         until("an outcome record", || self.records_of("outcome").into_iter().find(|record| record["id"] == *id)).await
+    }
+
+    /// What all its requests share.
+    pub fn shared(&self) -> Arc<rolegate::proxy::Gate> {
+        Arc::clone(self.running().gate())
     }
 
     /// Drains it; whether everything in flight was finished.
