@@ -363,6 +363,10 @@ impl ProxyHttp for Gateway {
         if let Some(trace) = &mut exchange.trace {
             trace.answered(Instant::now(), response.status.as_u16());
         }
+        if self.gate.draining() && !response.status.is_informational() {
+            // The end began while it was in flight.
+            session.set_keepalive(None);
+        }
         match response.status.as_u16() {
             401 => self.unauthorized(session, exchange),
             101 => {

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::streaming::{soon, websocket};
 use crate::support::gate::{login, records};
-use crate::support::{PATIENCE, Process, Program};
+use crate::support::{Connection, PATIENCE, Process, Program};
 
 /// A proxy that drains for as long as `drain` says.
 async fn draining_for(sample: &Sample, drain: &str) -> Process {
@@ -141,6 +141,35 @@ async fn a_websocket_whose_handshake_is_in_flight_is_answered_before_it_ends() {
     hold.release();
     assert_eq!(connection.head().await.status, 101);
     assert!(connection.is_closed().await);
+    assert_eq!(process.exit().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_on_its_way_at_the_end_is_answered_and_told_that_it_was_the_last() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    let hold = sample.hold("/slow");
+    let mut busy = process.connect().await;
+    busy.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    hold.until_waiting(1).await;
+    let (mut passing, mut guarded): (Connection, Connection) = (process.connect().await, process.connect().await);
+    let about_bob = "/api/v1/users.info?username=bob";
+    assert_ne!(passing.get("/echo", &[]).await.header("connection"), Some("close"));
+    assert_ne!(guarded.get(about_bob, &login("eve")).await.header("connection"), Some("close"));
+    process.terminate();
+    for (connection, target, headers) in [(&mut passing, "/echo", Vec::new()), (&mut guarded, about_bob, login("eve"))] {
+        loop {
+            let answer = connection.get(target, &headers).await;
+            assert_eq!(answer.status, 200, "{target}");
+            if answer.header("connection") == Some("close") {
+                break;
+            }
+        }
+        assert!(connection.is_closed().await);
+    }
+    hold.release();
+    let answer = busy.answer("GET").await;
+    assert_eq!((answer.text().as_str(), answer.header("connection")), ("slow", Some("close")), "it began before the end");
     assert_eq!(process.exit().await, 0);
 }
 
