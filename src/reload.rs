@@ -2,7 +2,6 @@
 //! that fails leaves the last good one where it is, and says so.
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use jiff::Timestamp;
 use notify::Watcher;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::audit::{AuditLog, Event};
 use crate::config::{Config, ReloadBy, Upstream};
@@ -48,9 +47,10 @@ pub struct Current {
     status: Mutex<Status>,
     /// One reload at a time; the last to begin reads the newest files.
     turn: Mutex<()>,
-    asked: Notify,
-    /// A reload that was asked for is over.
-    answered: Notify,
+    /// How often a reload was asked for.
+    asked: watch::Sender<u64>,
+    /// How many of these are over.
+    answered: watch::Sender<u64>,
     metrics: Metrics,
 }
 
@@ -96,8 +96,8 @@ impl Current {
             networks,
             status: Mutex::new(Status { time: Timestamp::now().to_string(), succeeded: true, error: None }),
             turn: Mutex::new(()),
-            asked: Notify::new(),
-            answered: Notify::new(),
+            asked: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
             metrics,
         })
     }
@@ -134,15 +134,19 @@ impl Current {
 
     /// Asks [`Current::watch`] for a reload.
     pub fn ask(&self) {
-        self.asked.notify_one();
+        self.asked.send_modify(|asked| *asked += 1);
     }
 
-    /// Asks [`Current::watch`] for a reload and waits for its end, good or bad.
+    /// Asks [`Current::watch`] for a reload and waits for its end, good or bad: of one that began after it was asked for, so that
+    /// the files were read as they are now.
     pub async fn ask_and_wait(&self) {
-        let mut answered = pin!(self.answered.notified());
-        answered.as_mut().enable();
-        self.asked.notify_one();
-        answered.await;
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            number = *asked;
+        });
+        // The sender is ours, so it is never gone.
+        drop(self.answered.subscribe().wait_for(|answered| *answered >= number).await);
     }
 
     /// Reloads whenever asked and, if the operator chose so, whenever the folder changes. Never returns.
@@ -150,8 +154,10 @@ impl Current {
         let changed = Arc::new(Notify::new());
         let mut watching = Watching::new(Arc::clone(&changed));
         let mut refused: Option<String> = None;
-        let mut told = false;
+        let mut asked = self.asked.subscribe();
         loop {
+            let number = *asked.borrow_and_update();
+            let told = number > *self.answered.borrow();
             let folder = self.folder.as_deref().filter(|_| self.by == ReloadBy::Watch);
             // Followed before it is read: what changes while it is read, or while rules are compiled, is told.
             if let Some(folder) = folder {
@@ -167,20 +173,17 @@ impl Current {
                 Ok(seen) => refused = seen,
                 Err(error) => tracing::error!(%error, "the reload broke off; the running rules stay"),
             }
-            if told {
-                self.answered.notify_waiters();
-            }
-            told = tokio::select! {
-                () = self.asked.notified() => true,
+            self.answered.send_replace(number);
+            tokio::select! {
+                _ = asked.changed() => {}
                 () = changed.notified(), if folder.is_some() => {
                     let still = async { while tokio::time::timeout(STILL, changed.notified()).await.is_ok() {} };
                     // Still or not, it is read now.
                     let _ = tokio::time::timeout(RESTLESS, still).await;
                     watching.doubt();
-                    false
                 }
-                () = tokio::time::sleep(GLANCE), if self.folder.is_some() => false,
-            };
+                () = tokio::time::sleep(GLANCE), if self.folder.is_some() => {}
+            }
         }
     }
 
