@@ -13,6 +13,7 @@ import yaml
 from demo import Demo
 from program import program
 from rig import DEPLOY, ROOT
+from service import Unit
 from test_container import SERVICES
 from test_grafana import BOARD
 
@@ -27,12 +28,16 @@ NOT_RUN_HERE = [
     "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' container-grafana-1",
     "ssh -N -L 3000:172.20.0.3:3000 chat.example.org",
     "kubectl apply --namespace chat --kustomize deploy/kubernetes/overlays/production",
+    "systemctl daemon-reload",
+    "systemctl enable --now rolegate.socket rolegate.service",
     "curl --max-time 5 http://chat-server.internal:3000/api/info",
     "docker compose --file deploy/container/compose.yaml port rocketchat 3000",
     "kubectl run around --namespace chat --rm --stdin --image curlimages/curl:8.11.1 --restart Never"
     " -- --max-time 5 http://rocketchat:3000/api/info",
 ]
-RUN_HERE = [command for command in COMMANDS if command not in NOT_RUN_HERE]
+# They put files on the machine: here into a folder in its place.
+INSTALLED = [command for command in COMMANDS if command.startswith("install ")]
+RUN_HERE = [command for command in COMMANDS if command not in NOT_RUN_HERE + INSTALLED]
 
 
 def test_what_is_not_run_here_is_a_closed_list() -> None:
@@ -41,6 +46,7 @@ def test_what_is_not_run_here_is_a_closed_list() -> None:
     for command in NOT_RUN_HERE:
         for word in shlex.split(command):
             assert not word.startswith("deploy/") or (ROOT / word).exists(), command
+            assert not word.startswith("rolegate.") or (DEPLOY / "systemd" / word).exists(), command
 
 
 @pytest.mark.parametrize("command", sorted(set(RUN_HERE)))
@@ -62,6 +68,24 @@ def test_a_command_of_the_guide_runs(command: str, tmp_path: Path) -> None:
         words[-1] = str(tmp_path / "rolegate.toml")
     ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_what_is_installed_is_what_the_units_and_the_configuration_name(tmp_path: Path) -> None:
+    (tmp_path / "target/release").mkdir(parents=True)
+    (tmp_path / "target/release/rolegate").symlink_to(program())
+    (tmp_path / "deploy").symlink_to(DEPLOY)
+    for command in INSTALLED:
+        words = [f"{tmp_path}/root{word}" if word.startswith("/") else word for word in shlex.split(command)]
+        subprocess.run(words, cwd=tmp_path, check=True)
+    root = tmp_path / "root"
+    service = Unit("rolegate.service")
+    program_at, *arguments = shlex.split(service.the("Service", "ExecStart"))
+    secrets = service.the("Service", "LoadCredential").partition(":")[2]
+    modes = {f"/{file.relative_to(root)}": oct(file.stat().st_mode & 0o777) for file in root.rglob("*")}
+    assert modes[program_at] == "0o755"
+    assert modes[arguments[-1]] == "0o644", "whoever rolegate is at this start may read it"
+    assert modes[secrets] == "0o700"
+    assert {"/etc/systemd/system/rolegate.service", "/etc/systemd/system/rolegate.socket"} <= set(modes)
 
 
 def test_every_link_leads_to_something() -> None:
