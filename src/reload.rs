@@ -51,6 +51,8 @@ pub struct Current {
     asked: watch::Sender<u64>,
     /// How many of these are over.
     answered: watch::Sender<u64>,
+    /// Changes with the status.
+    noted: watch::Sender<()>,
     metrics: Metrics,
 }
 
@@ -98,6 +100,7 @@ impl Current {
             turn: Mutex::new(()),
             asked: watch::Sender::new(0),
             answered: watch::Sender::new(0),
+            noted: watch::Sender::new(()),
             metrics,
         })
     }
@@ -112,6 +115,12 @@ impl Current {
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.lock().clone()
+    }
+
+    /// Changes whenever [`Current::status`] does.
+    #[must_use]
+    pub fn noted(&self) -> watch::Receiver<()> {
+        self.noted.subscribe()
     }
 
     /// Reads the files again and, if they are other ones and good, puts them in force.
@@ -223,6 +232,7 @@ impl Current {
         fields.insert("error".into(), error.clone().into());
         drop(audit.record(Event { kind: RecordKind::Reload, time, fields }));
         *self.status.lock() = Status { time: time.to_string(), succeeded: outcome.is_ok(), error };
+        self.noted.send_replace(());
     }
 }
 

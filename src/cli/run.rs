@@ -82,12 +82,14 @@ async fn serve(server: Server) -> Exit {
         Ok(running) => running,
         Err(error) => return refused(&error),
     };
+    let mut noted = running.gate().current.noted();
     tell(&[NotifyState::Ready, NotifyState::Status(&status(running.gate()))]);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(running.gate())))),
+            Ok(()) = noted.changed() => tell(&[NotifyState::Status(&status(running.gate()))]),
         }
     }
     tell(&[NotifyState::Stopping, NotifyState::Status("finishing requests in flight")]);

@@ -172,9 +172,10 @@ class Manager:
         self.until("RELOADING=1")
         self.until("READY=1")
 
-    def until(self, wanted: str) -> dict[str, str]:
+    def until(self, wanted: str, told: Callable[[dict[str, str]], bool] | None = None) -> dict[str, str]:
         """Receives what the service tells until it tells this; that message."""
         key, _, value = wanted.partition("=")
+        told = told or (lambda message: message.get(key) == value)
         deadline = time.monotonic() + PATIENCE
         while True:
             assert time.monotonic() < deadline, f"no {wanted}:\n{self.journal()}"
@@ -187,7 +188,7 @@ class Manager:
                 continue
             message = dict(line.split("=", 1) for line in received.splitlines())
             self.messages.append(message)
-            if message.get(key) == value:
+            if told(message):
                 return message
 
     def journal(self) -> str:
