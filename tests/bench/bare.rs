@@ -13,6 +13,10 @@ use pingora::upstreams::peer::HttpPeer;
 /// How long a connection to the upstream is kept for the next request; as in rolegate.
 const KEPT: Duration = Duration::from_secs(4);
 
+// As in rolegate, so that what differs is not the allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 struct Forward {
     upstream: SocketAddr,
 }
