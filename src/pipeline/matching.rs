@@ -1,5 +1,6 @@
 //! The first stop: which action a request is for, if it has one reading, and which credential it brings.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -196,14 +197,19 @@ fn is_preflight(raw: &RawRequest<'_>) -> bool {
         && raw.body == Body::Absent
 }
 
+/// A field's name as a server reads it to which `_` and `.` are dashes.
+pub(crate) fn dashed(name: &str) -> Cow<'_, str> {
+    if name.contains(['_', '.']) { name.replace(['_', '.'], "-").into() } else { name.into() }
+}
+
 /// A header by which a request that leads nowhere guarded would lead there after all, or would end elsewhere than it does.
 fn misleading_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
     for (name, value) in &raw.headers {
-        let plain = name.replace(['_', '.'], "-");
-        if TARGETS.contains(&plain.as_str()) && target::read(value, raw.host, &site.guarded) != Reading::Outside {
+        let plain = dashed(name);
+        if TARGETS.contains(&&*plain) && target::read(value, raw.host, &site.guarded) != Reading::Outside {
             return Some(format!("`{name}` names a guarded target"));
         }
-        if plain != *name && FRAMING.contains(&plain.as_str()) {
+        if plain != *name && FRAMING.contains(&&*plain) {
             return Some(format!("`{name}` is another spelling of `{plain}`"));
         }
     }
@@ -218,12 +224,11 @@ fn ambiguous_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
         if REROUTING.contains(name) {
             return Some(format!("`{name}` names another target or method"));
         }
-        if name.contains(['_', '.']) {
-            let plain = name.replace(['_', '.'], "-");
-            let telling = REROUTING.contains(&plain.as_str()) || FRAMING.contains(&plain.as_str());
-            if telling || credentials().any(|known| known == plain) {
-                return Some(format!("`{name}` is another spelling of `{plain}`"));
-            }
+        let plain = dashed(name);
+        if plain != *name
+            && (REROUTING.contains(&&*plain) || FRAMING.contains(&&*plain) || credentials().any(|known| known == plain))
+        {
+            return Some(format!("`{name}` is another spelling of `{plain}`"));
         }
         if *name == "connection" {
             let value = String::from_utf8_lossy(value).to_ascii_lowercase();

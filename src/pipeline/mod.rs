@@ -29,6 +29,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 
+pub(crate) use matching::dashed;
 pub use matching::{MatchedRequest, keeps_on_401, revocable, wants_content};
 pub use params::ValidatedRequest;
 pub use rehearse::{Evaluation, evaluate, evaluate_request};

@@ -87,6 +87,8 @@ enum Term {
     Or(Box<[Term; 2]>),
     If(Box<[Term; 3]>),
     Compare(Comparison, Box<[Term; 2]>),
+    /// Whether a text has this form.
+    Like(Box<Term>, Pattern),
     /// Whether the set on the left holds the text on the right.
     Contains(Box<[Term; 2]>),
     /// Whether it holds every one on the right.
@@ -94,6 +96,10 @@ enum Term {
     /// Whether it holds one on the right at least.
     ContainsAny(Box<[Term; 2]>),
 }
+
+/// The pieces of a text between which anything may stand.
+#[derive(Debug)]
+struct Pattern(Vec<String>);
 
 #[derive(Debug, Clone, Copy)]
 enum Comparison {
@@ -244,6 +250,10 @@ impl Reader<'_> {
             "<=" => compared(self, Comparison::LessOrEqual),
             ">" => compared(self, Comparison::Greater),
             ">=" => compared(self, Comparison::GreaterOrEqual),
+            "like" => {
+                let text = self.term(operand.get("left")?, depth + 1)?;
+                Some(Term::Like(Box::new(text), Pattern::of(operand.get("pattern")?)?))
+            }
             "contains" => Some(Term::Contains(both(self)?)),
             "containsAll" => Some(Term::ContainsAll(both(self)?)),
             "containsAny" => Some(Term::ContainsAny(both(self)?)),
@@ -436,6 +446,10 @@ impl Term {
                 let [left, right] = &**terms;
                 comparison.of(left.seen(query)?, right.seen(query)?)?
             }
+            Self::Like(text, pattern) => match text.seen(query)? {
+                Seen::Text(text) => pattern.matches(text),
+                _ => return None,
+            },
             Self::Contains(terms) => {
                 let [left, right] = &**terms;
                 let (Some(Seen::Text(text)), set) = (right.seen(query), left.seen(query)?) else { return None };
@@ -452,6 +466,34 @@ impl Term {
                 !right.all(|text| Some(!left.contains(text)?))?
             }
         }))
+    }
+}
+
+impl Pattern {
+    fn of(json: &Json) -> Option<Self> {
+        let mut pieces = vec![String::new()];
+        for part in json.as_array()? {
+            match part {
+                Json::String(wildcard) if wildcard == "Wildcard" => pieces.push(String::new()),
+                other => pieces.last_mut()?.push_str(other.get("Literal")?.as_str()?),
+            }
+        }
+        Some(Self(pieces))
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        let Some((first, rest)) = self.0.split_first() else { return false };
+        let Some((last, between)) = rest.split_last() else { return text == first };
+        let Some(mut text) = text.strip_prefix(first.as_str()).and_then(|text| text.strip_suffix(last.as_str())) else {
+            return false;
+        };
+        between.iter().all(|piece| match text.split_once(piece.as_str()) {
+            Some((_, behind)) => {
+                text = behind;
+                true
+            }
+            None => false,
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use pingora::protocols::http::date::get_cached_date;
 
 use crate::audit::Recorded;
 use crate::model::{Body, RawRequest, Reason};
-use crate::pipeline::Permit;
+use crate::pipeline::{Permit, dashed};
 use crate::rules::provider::{HostHeader, Provider};
 use crate::rules::refusal::{Filling, Refusal};
 use crate::traces::Trace;
@@ -224,12 +224,8 @@ fn sent<'a, E>(
 /// # Errors
 /// Something cannot be written as a header.
 pub(super) fn forwarding(head: &mut RequestHeader, origin: &Origin) -> pingora::Result<()> {
-    let spelt: Vec<String> = head
-        .headers
-        .keys()
-        .map(|name| name.as_str().to_owned())
-        .filter(|name| FORWARDING.contains(&name.replace(['_', '.'], "-").as_str()))
-        .collect();
+    let spelt: Vec<String> =
+        head.headers.keys().map(|name| name.as_str().to_owned()).filter(|name| FORWARDING.contains(&&*dashed(name))).collect();
     for name in spelt {
         head.remove_header(&name);
     }

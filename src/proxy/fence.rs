@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -15,7 +15,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
 use super::chunks::Chunks;
 
@@ -138,13 +138,11 @@ impl Fence {
     /// Reads beyond the request: what comes is kept, and only the end is told.
     fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.stash.len() < STASH {
-            let mut chunk = [0; 4096];
-            let mut buffer = ReadBuf::new(&mut chunk);
-            ready!(Pin::new(self.inner.get_mut()).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
+            // A read that was not done leaves nothing behind, so that each turn may begin one anew.
+            let read = pin!(self.inner.get_mut().read_buf(&mut self.stash));
+            if ready!(read.poll(cx))? == 0 {
                 return Poll::Ready(Ok(()));
             }
-            self.stash.extend_from_slice(buffer.filled());
         }
         Poll::Pending
     }
