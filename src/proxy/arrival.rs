@@ -33,8 +33,18 @@ pub(super) struct Arrival {
     target: Range<usize>,
     /// Every name in lower case, one behind the other.
     names: String,
-    /// A name's place in `names`, and its value's in the bytes.
-    fields: Vec<(Range<usize>, Range<usize>)>,
+    fields: Vec<Field>,
+}
+
+/// Where a field stands.
+#[derive(Debug)]
+struct Field {
+    /// Its name in `names`.
+    name: Range<usize>,
+    /// Its name as it was written, in the bytes.
+    spelt: Range<usize>,
+    /// Its value, in the bytes.
+    value: Range<usize>,
 }
 
 impl Arrival {
@@ -62,14 +72,21 @@ impl Arrival {
             if TELLING.contains(&name) || (name == "connection" && !field.value.eq_ignore_ascii_case(b"keep-alive")) {
                 return None;
             }
-            fields.push((begins..names.len(), within(head, field.value)?));
+            let name = begins..names.len();
+            fields.push(Field { name, spelt: within(head, field.name.as_bytes())?, value: within(head, field.value)? });
         }
         Some(Self { head_only, target: within(head, path)?, names, fields })
     }
 
     /// Every field: its name in lower case, and its value.
     pub(super) fn fields<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.fields.iter().filter_map(|(name, value)| Some((self.names.get(name.clone())?, head.get(value.clone())?)))
+        self.fields.iter().filter_map(|field| Some((self.names.get(field.name.clone())?, head.get(field.value.clone())?)))
+    }
+
+    /// Every field: its name in lower case, its name as it was written, and its value.
+    pub(super) fn spelt<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8], &'a [u8])> {
+        let spelt = self.fields.iter().filter_map(|field| head.get(field.spelt.clone()));
+        self.fields(head).zip(spelt).map(|((name, value), spelt)| (name, spelt, value))
     }
 
     /// The one `Host`.
@@ -85,6 +102,12 @@ impl Arrival {
     pub(super) fn origin(&self, head: &[u8], peer: IpAddr, tls: bool, trusted: &[IpNet]) -> convert::Origin {
         let values = |name: &'static str| self.fields(head).filter(|field| field.0 == name).map(|field| field.1).collect();
         convert::origin(values, peer, tls, trusted)
+    }
+
+    /// The request as it is sent on, for what its answer says of its credential.
+    pub(super) fn raw_from<'a>(&'a self, head: &'a [u8], client: IpAddr) -> RawRequest<'a> {
+        let origin = convert::Origin { client, forwarded_for: String::new(), proto: "http", correlation: None };
+        self.raw(head, self.host(head).unwrap_or_default(), &origin)
     }
 
     /// The request as the walk reads it.

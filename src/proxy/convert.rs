@@ -175,6 +175,41 @@ pub(super) fn permitted_bytes<'a>(
     bytes
 }
 
+/// A request that is not judged, as bytes for a connection that the engine is not shown: as it was received, but for what
+/// concerns one connection and what says where it came from.
+pub(super) fn passed_bytes<'a>(
+    raw: &RawRequest<'_>,
+    received: impl Iterator<Item = (&'a str, &'a [u8], &'a [u8])>,
+    provider: &Provider,
+    origin: &Origin,
+    authority: &str,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1024);
+    for part in [raw.method.as_bytes(), b" ", raw.target, b" HTTP/1.1\r\n"] {
+        bytes.extend_from_slice(part);
+    }
+    let mut put = |name: &[u8], value: &[u8]| {
+        for part in [name, b": ", value, b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    };
+    let replaced = provider.host == HostHeader::Upstream;
+    for (name, spelt, value) in received {
+        // Of what concerns one connection only this is recognised.
+        if name != "connection" && !(name == "host" && replaced) && !FORWARDING.contains(&&*dashed(name)) {
+            put(spelt, value);
+        }
+    }
+    if replaced {
+        put(b"Host", authority.as_bytes());
+    }
+    put(b"x-forwarded-for", origin.forwarded_for.as_bytes());
+    put(b"x-real-ip", origin.client_text().as_bytes());
+    put(b"x-forwarded-proto", origin.proto.as_bytes());
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
 /// Every field of a guarded request as it is sent: from what was judged, and those of the client's that are named.
 fn sent<'a, E>(
     permit: &Recorded<Permit>,

@@ -1,7 +1,7 @@
-//! The short way of a guarded read: recognised on the stream that received it, judged by the same walk, forwarded without the
+//! The short way of a plain read: recognised on the stream that received it, judged by the same walk, forwarded without the
 //! proxy engine. What has not exactly the one form that this path knows is the engine's.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ use super::kept::Line;
 use super::relay::{self, Answer, Content, Reading};
 use crate::audit::Recorded;
 use crate::metrics::{Stage, UpstreamError};
-use crate::model::Mode;
-use crate::pipeline::{Admission, Outcome, Permit, Refused, Site};
+use crate::model::{Door, Mode};
+use crate::pipeline::{Admission, Open, Outcome, Permit, Refused, Site};
 use crate::traces::{Trace, Walked};
 
 /// How much of what comes after the request is kept while it is answered; beyond that nobody looks whether the client left.
@@ -66,13 +66,24 @@ pub(super) struct Client<'a> {
     pub(super) closing: bool,
 }
 
-/// A permitted request on its way.
+/// Why a request may be sent.
+#[derive(Clone, Copy)]
+enum Leave<'a> {
+    /// It was judged, and that is recorded.
+    Permit(&'a Recorded<Permit>),
+    /// It is not judged.
+    Open(Open),
+}
+
+/// A request on its way.
 struct Exchange<'a> {
     gate: &'a Gate,
     handle: &'a Handle,
-    permit: &'a Recorded<Permit>,
+    site: &'a Site,
+    leave: Leave<'a>,
     request: Vec<u8>,
     head_only: bool,
+    client: IpAddr,
 }
 
 /// What a client was sent.
@@ -90,6 +101,32 @@ enum Trouble {
     Left,
     /// The upstream failed; `stale` when it had kept the connection and may have closed it before it saw the request.
     Upstream { kind: UpstreamError, stale: bool },
+}
+
+impl Exchange<'_> {
+    /// The decision id, if there is a verdict.
+    fn id(&self) -> Option<&str> {
+        match self.leave {
+            Leave::Permit(permit) => Some(permit.trail().id()),
+            Leave::Open(_) => None,
+        }
+    }
+
+    /// The upstream does not know the credential: what is remembered of it goes.
+    fn unauthorized(&self) {
+        match self.leave {
+            Leave::Permit(permit) => self.handle.unauthorized(permit),
+            Leave::Open(Open::Route | Open::Unlisted | Open::Method) => {
+                // What was sent still holds the credential.
+                let mut words = self.request.split(|byte| *byte == b' ');
+                let target = words.nth(1).unwrap_or_default();
+                let Some(sent) = Arrival::recognise(&self.request, target) else { return };
+                let raw = sent.raw_from(&self.request, self.client);
+                self.handle.revoke(&raw, self.site);
+            }
+            Leave::Open(Open::Outside | Open::Preflight) => {}
+        }
+    }
 }
 
 impl FastPath {
@@ -115,16 +152,14 @@ impl FastPath {
             .fold((0_usize, 0_usize), |(count, size), (name, value)| (count + 1, size + name.len() + value.len() + 4));
         let within = count <= limits.header_fields && size <= limits.header_bytes;
         let raw = arrival.raw(bytes, host, &origin);
-        let inside = site.guarded.iter().any(|space| raw.target.starts_with(space.as_bytes()));
-        if !within || !inside || site.upstream.mode != Mode::Enforce {
+        if !within || site.upstream.mode != Mode::Enforce {
             return Served::Declined;
         }
         let mut walked = Walked::default();
         let admission = gate.pipeline.admit(&raw, &site, &handle.identity, Timestamp::now(), &mut walked).await;
         let trace = gate.trace(&admission, raw.header_values("traceparent"), &walked);
-        let (request, permit) = match admission {
-            // What is not judged leaves no trace, so that the engine can begin anew.
-            Admission::Open(_) => return Served::Declined,
+        let authority = handle.peer.authority();
+        let (request, permit, open) = match admission {
             // Where verdicts are only observed nobody comes here.
             Admission::Observed { .. } => return Served::Ended,
             Admission::Refused(refused) => {
@@ -132,26 +167,31 @@ impl FastPath {
                 gate.fast.fetch_add(1, Ordering::Relaxed);
                 return refuse(gate, &site, &refused, arrival.head_only, client, started, trace).await;
             }
+            Admission::Open(open) => {
+                (convert::passed_bytes(&raw, arrival.spelt(bytes), &site.rules.provider, &origin, authority), None, open)
+            }
             Admission::Permitted(permit) => {
-                let authority = handle.peer.authority();
-                (Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, authority, trace.as_deref()), permit)
+                let request = Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, authority, trace.as_deref());
+                (request, Some(permit), Open::Outside)
             }
         };
         client.buffer.drain(..head.length);
         gate.fast.fetch_add(1, Ordering::Relaxed);
-        let exchange = Exchange { gate, handle, permit: &permit, request, head_only: arrival.head_only };
-        self.forward(exchange, &site, client, started, trace).await
+        let leave = permit.as_deref().map_or(Leave::Open(open), Leave::Permit);
+        let (head_only, client_address) = (arrival.head_only, origin.client);
+        let exchange = Exchange { gate, handle, site: &site, leave, request, head_only, client: client_address };
+        self.forward(exchange, client, started, trace).await
     }
 
     async fn forward(
         &self,
         exchange: Exchange<'_>,
-        site: &Site,
         client: &mut Client<'_>,
         started: Instant,
         mut trace: Option<Box<Trace>>,
     ) -> Served {
-        let (gate, permit) = (exchange.gate, exchange.permit);
+        let (gate, site) = (exchange.gate, exchange.site);
+        let id = exchange.id();
         let mut told = Told::default();
         if let Some(trace) = &mut trace {
             trace.ask();
@@ -167,21 +207,30 @@ impl FastPath {
                 }
                 if told.status.is_none() {
                     let code = if kind == UpstreamError::Timeout { 504 } else { 502 };
-                    let failure = convert::failure(Some(provider), permit.trail().id(), code);
-                    let answer = convert::refusal_bytes(&failure, permit.trail().id(), false);
+                    let failure = convert::failure(Some(provider), id.unwrap_or_default(), code);
+                    let answer = convert::refusal_bytes(&failure, id.unwrap_or_default(), false);
                     if write(client.stream, &answer, site.upstream.read_timeout).await {
                         (told.status, told.bytes) = (Some(code), failure.body.len() as u64);
                     }
                 }
                 let trace_id = trace.as_ref().map(|trace| tracing::field::display(trace.trace_id()));
-                tracing::warn!(id = permit.trail().id(), trace_id, ?kind, "permitted request failed");
+                match id {
+                    Some(id) => tracing::warn!(id, trace_id, ?kind, "permitted request failed"),
+                    None => tracing::debug!(?kind, "request failed"),
+                }
                 Served::Ended
             }
         };
         let elapsed = started.elapsed();
-        let trail = permit.trail();
         // 499 is what operators know from nginx: the client left before it was answered.
-        gate.metrics.request(&site.rules.provider.name, trail.door(), trail.action(), told.status.unwrap_or(499), elapsed);
+        let code = told.status.unwrap_or(499);
+        let provider = &site.rules.provider.name;
+        let Leave::Permit(permit) = exchange.leave else {
+            gate.metrics.request(provider, Door::None, "none", code, elapsed);
+            return served;
+        };
+        let trail = permit.trail();
+        gate.metrics.request(provider, trail.door(), trail.action(), code, elapsed);
         gate.pipeline.outcome(Outcome {
             id: trail.id().to_owned(),
             time: Timestamp::now(),
@@ -215,7 +264,11 @@ impl FastPath {
 
     async fn connect(&self, exchange: &Exchange<'_>) -> Result<Stream, Trouble> {
         let failed = |kind| Trouble::Upstream { kind, stale: false };
-        let peer = Destination::of(exchange.permit).peer(exchange.handle).map_err(|_| failed(UpstreamError::Connect))?;
+        let peer = match exchange.leave {
+            Leave::Permit(permit) => Destination::of(permit).peer(exchange.handle),
+            Leave::Open(_) => exchange.handle.peer.http(false),
+        };
+        let peer = peer.map_err(|_| failed(UpstreamError::Connect))?;
         self.connector.0.new_stream(&peer).await.map_err(|error| failed(failure(error.etype())))
     }
 
@@ -228,7 +281,7 @@ impl FastPath {
         client: &mut Client<'_>,
         told: &mut Told,
     ) -> Result<bool, Trouble> {
-        let settings = &exchange.permit.trail().site().upstream;
+        let settings = &exchange.site.upstream;
         let forwarded = Instant::now();
         if !write(&mut upstream.stream, &exchange.request, settings.read_timeout).await {
             return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: reused });
@@ -256,7 +309,7 @@ impl FastPath {
         exchange.gate.metrics.stage(Stage::Upstream, came - forwarded);
         told.came = Some((came, answer.status));
         if answer.status == 401 {
-            exchange.handle.unauthorized(exchange.permit);
+            exchange.unauthorized();
         }
         upstream.received.drain(..answer.length);
         let keeps = !matches!(answer.content, Content::Open { .. });
@@ -309,7 +362,7 @@ async fn head(
             match relay::read(received, exchange.head_only) {
                 Reading::Complete(answer) => return Ok(answer),
                 Reading::Broken(why) => {
-                    tracing::debug!(id = exchange.permit.trail().id(), why, "the upstream's answer cannot be read");
+                    tracing::debug!(id = exchange.id(), why, "the upstream's answer cannot be read");
                     return Err(broken());
                 }
                 Reading::Incomplete => {}

@@ -13,7 +13,7 @@ use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::identity::{Identity, Settings};
 use crate::metrics::{InvalidationCause, Metrics};
-use crate::model::Door;
+use crate::model::{Door, RawRequest};
 use crate::pipeline::{self, Admission, Permit, Pipeline, Site};
 use crate::reload::Current;
 use crate::traces::{Ended, Trace, Traces, Walked};
@@ -65,6 +65,14 @@ impl Handle {
             && self.identity.drop_credential(&site.rules.provider.plan, permit.credential())
         {
             tracing::debug!(id = permit.trail().id(), cause = ?InvalidationCause::Unauthorized, "credential dropped");
+        }
+    }
+
+    /// The upstream does not know the credential of a request that is not judged: what is remembered of it goes.
+    pub(super) fn revoke(&self, raw: &RawRequest<'_>, site: &Site) {
+        let plan = &site.rules.provider.plan;
+        if pipeline::revocable(raw, site).is_some_and(|credential| self.identity.drop_credential(plan, &credential)) {
+            tracing::debug!(cause = ?InvalidationCause::Unauthorized, "credential dropped");
         }
     }
 }

@@ -19,7 +19,7 @@ use super::convert;
 use super::entrance::Handed;
 use super::gate::Gate;
 use crate::audit::Recorded;
-use crate::metrics::{self, InvalidationCause, RejectedCause, UpstreamError};
+use crate::metrics::{self, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Mode, Reason};
 use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
 use crate::rules::Then;
@@ -479,17 +479,12 @@ impl Gateway {
     /// The upstream does not know the credential any more: what is remembered of it goes.
     fn unauthorized(&self, session: &Session, exchange: &Exchange) {
         let (Some(site), Some(handle)) = (&exchange.site, self.gate.handles.get(exchange.index)) else { return };
-        let plan = &site.rules.provider.plan;
-        let dropped = match &exchange.stage {
-            Stage::Admitted(permit) => return handle.unauthorized(permit),
+        match &exchange.stage {
+            Stage::Admitted(permit) => handle.unauthorized(permit),
             Stage::PassThrough(Open::Route | Open::Unlisted | Open::Method) => {
-                let raw = convert::raw_request(session.req_header(), true, &exchange.origin);
-                pipeline::revocable(&raw, site).is_some_and(|credential| handle.identity.drop_credential(plan, &credential))
+                handle.revoke(&convert::raw_request(session.req_header(), true, &exchange.origin), site);
             }
-            Stage::PassThrough(Open::Outside | Open::Preflight) | Stage::Arrived | Stage::Refused => false,
-        };
-        if dropped {
-            tracing::debug!(cause = ?InvalidationCause::Unauthorized, "credential dropped");
+            Stage::PassThrough(Open::Outside | Open::Preflight) | Stage::Arrived | Stage::Refused => {}
         }
     }
 
