@@ -236,7 +236,7 @@ async fn the_folder_may_be_renamed_away_and_back_and_another_take_its_place() {
     assert_eq!(gate.metric("rolegate_policy_matches_disk").await, 0.0);
     fs::rename(&away, &policies.0).unwrap();
     until("the folder to be back", || (gate.records_of("reload").last()?["succeeded"] == true).then_some(())).await;
-    assert_eq!(gate.metric("rolegate_policy_matches_disk").await, 1.0);
+    gate.until_metric("rolegate_policy_matches_disk", 1.0).await;
     edit(&gate, 403, "an edit after the folder came back", || policies.put("policy.cedar", &policies.closed())).await;
 
     let other = Policies::write(&policies.0.with_file_name("other"));
@@ -313,7 +313,7 @@ async fn a_broken_edit_changes_nothing_but_the_metrics_the_status_and_a_record()
         let status = crate::reload::status(&gate).await;
         assert_eq!((&status["last_reload"]["succeeded"], &status["last_reload"]["error"]), (&json!(true), &Value::Null));
         assert_eq!(gate.metric("rolegate_config_last_reload_successful").await, 1.0);
-        assert_eq!(gate.metric("rolegate_policy_matches_disk").await, 1.0);
+        gate.until_metric("rolegate_policy_matches_disk", 1.0).await;
     }
 }
 
@@ -330,13 +330,13 @@ async fn a_broken_edit_that_is_seen_is_told_once_and_mending_it_recovers() {
     until("the mended file", || (gate.records_of("reload").last()?["succeeded"] == true).then_some(())).await;
     assert_eq!(gate.records_of("reload").len(), 2, "{:?}", gate.records_of("reload"));
     assert_eq!(gate.metric("rolegate_config_last_reload_successful").await, 1.0);
-    assert_eq!(gate.metric("rolegate_policy_matches_disk").await, 1.0);
+    gate.until_metric("rolegate_policy_matches_disk", 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_signal_edits_wait_but_the_difference_shows() {
     let (gate, policies) = gate_by(ReloadBy::Signal).await;
-    assert_eq!(gate.metric("rolegate_policy_matches_disk").await, 1.0);
+    gate.until_metric("rolegate_policy_matches_disk", 1.0).await;
     policies.put("policy.cedar", &policies.closed());
     let seen = Instant::now();
     while gate.metric("rolegate_policy_matches_disk").await != 0.0 {
@@ -350,7 +350,7 @@ async fn by_signal_edits_wait_but_the_difference_shows() {
     let record = gate.records_of("reload").pop().unwrap();
     assert_eq!(record["policy_revision"], answer.json()["policy_revision"]);
     assert_ne!(record["policy_revision"], record["previous_revision"]);
-    assert_eq!(gate.metric("rolegate_policy_matches_disk").await, 1.0);
+    gate.until_metric("rolegate_policy_matches_disk", 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
