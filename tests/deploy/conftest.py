@@ -1,10 +1,11 @@
-"""One town and one Prometheus for all tests that look at metrics."""
+"""What several tests share: one town with one Prometheus for those that look at metrics, and a sample chat server."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from demo import Demo
 from rig import Prometheus, Town
 
 DAY = 30
@@ -36,3 +37,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             prometheus.stop()
     finally:
         town.stop()
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A sample chat server."""
+    demo = Demo(tmp_path_factory.mktemp("demo"))
+    yield demo.rocketchat.sample
+    demo.stop()

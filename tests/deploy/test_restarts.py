@@ -11,20 +11,11 @@ from pathlib import Path
 
 import pytest
 from callers import Callers
-from demo import Demo
 from program import program
 from service import DRAIN, Host, Manager
 
 REQUESTS = 50_000
 KEEPING, OPENING, TUNNELS = 8, 4, 10
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A sample chat server."""
-    demo = Demo(tmp_path_factory.mktemp("demo"))
-    yield demo.rocketchat.sample
-    demo.stop()
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import requests
-from demo import Demo
 from program import program
 from rig import certify, until
 from service import DRAIN, FOLDER, Host, Manager, Unit, seconds
@@ -83,14 +82,6 @@ def test_what_only_later_versions_than_debian_12s_know_is_not_used() -> None:
     later = ["notify-reload", "ImportCredential", "RestartSteps", "RestartMaxDelaySec", "PrivatePIDs", "ProtectControlGroups=strict"]
     text = "".join(line for name in UNITS for line in (FOLDER / name).read_text().splitlines(keepends=True) if not line.startswith("#"))
     assert [word for word in later if word in text] == []
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A sample chat server."""
-    demo = Demo(tmp_path_factory.mktemp("demo"))
-    yield demo.rocketchat.sample
-    demo.stop()
 
 
 @pytest.fixture
