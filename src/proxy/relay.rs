@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 
 use super::chunks::Chunks;
 
-/// The most fields of an answer.
-const MOST_FIELDS: usize = 128;
+/// The most fields of an answer, as many as the engine takes.
+const MOST_FIELDS: usize = 256;
 /// The longest head of an answer, in bytes.
 pub(super) const LONGEST_HEAD: usize = 64 * 1024;
 
@@ -129,13 +129,14 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     };
     let bodiless = head_only || (100..200).contains(&status) || matches!(status, 204 | 304);
     let mut lengths = values("content-length");
-    let stated = match (lengths.next(), lengths.next()) {
-        (None, _) => None,
-        (Some(one), None) => match decimal(one) {
+    let stated = match lengths.next() {
+        None => None,
+        // One length that is said twice is one length (RFC 9110 §8.6); the engine takes it for that, too.
+        Some(one) if lengths.all(|other| other == one) => match decimal(one) {
             Some(length) => Some(length),
             None => return Reading::Broken("the answer's length is no plain number"),
         },
-        (Some(_), Some(_)) => return Reading::Broken("the answer has several lengths"),
+        Some(_) => return Reading::Broken("the answer has several lengths"),
     };
     let mut codings = values("transfer-encoding");
     let chunked = match (codings.next(), codings.next()) {
@@ -215,9 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn a_length_said_twice_is_one_length_and_many_fields_are_no_fault() {
+        let fields = format!("Content-Length: 2\r\n{}Content-Length: 2\r\n", "A: b\r\n".repeat(MOST_FIELDS - 2));
+        let answer = complete(&format!("HTTP/1.1 200 X\r\n{fields}\r\n"), false);
+        assert_eq!(String::from_utf8(answer.head).unwrap().matches("Content-Length: 2\r\n").count(), 1);
+        assert!(matches!(answer.content, Content::Length { left: 2, .. }));
+    }
+
+    #[test]
     fn what_has_more_than_one_reading_is_broken() {
         for fields in [
-            "Content-Length: 2\r\nContent-Length: 2\r\n",
+            "Content-Length: 2\r\nContent-Length: 3\r\n",
             "Content-Length: +2\r\n",
             "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: gzip, chunked\r\n",

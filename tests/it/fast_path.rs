@@ -337,6 +337,7 @@ async fn every_form_of_an_answer_comes_through_both_paths_alike() {
     let chunked_long = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{long}\r\n0\r\n\r\n", long.len());
     let sized_long = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{long}", long.len());
     let wide = format!("HTTP/1.1 200 OK\r\nX-Wide: {}\r\nContent-Length: 2\r\n\r\nok", "a".repeat(20_000));
+    let many = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", "Set-Cookie: a=b\r\n".repeat(200));
     type Form<'a> = (&'a str, &'a str, Vec<&'a str>, bool, u16, &'a str);
     let forms: Vec<Form<'_>> = vec![
         ("sized", "GET", vec!["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"], false, 200, "hello"),
@@ -373,6 +374,15 @@ async fn every_form_of_an_answer_comes_through_both_paths_alike() {
         ("not changed", "GET", vec!["HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"], false, 304, ""),
         ("a head only", "HEAD", vec!["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], false, 200, ""),
         ("a wide head", "GET", vec![&wide], false, 200, "ok"),
+        (
+            "a length said twice",
+            "GET",
+            vec!["HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok"],
+            false,
+            200,
+            "ok",
+        ),
+        ("many fields", "GET", vec![&many], false, 200, "ok"),
         ("a refusal of its own", "GET", vec!["HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"], false, 403, "no"),
         ("no answer", "GET", vec![], true, 502, ""),
         ("garbage", "GET", vec!["SSH-2.0-OpenSSH\r\n\r\n"], true, 502, ""),
