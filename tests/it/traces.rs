@@ -340,8 +340,12 @@ async fn an_upstream_that_fails_is_seen_in_its_span_and_in_the_requests() {
             match behaviour {
                 "close" => gate.sample.behave(ROLES, Behaviour::Close),
                 "hold" => gate.sample.behave(ROLES, Behaviour::Hold(hold)),
-                // The listener and every connection end with it.
-                _ => gate.sample = Sample::rocketchat().await.unwrap(),
+                // The connections end with it at once; the listener's task a moment later.
+                _ => {
+                    let before = gate.sample.address();
+                    gate.sample = Sample::rocketchat().await.unwrap();
+                    until("nobody listens", || std::net::TcpStream::connect(before).err()).await;
+                }
             }
             let answer = gate.get(&room(), &login("carol")).await;
             assert_eq!(answer.status.to_string(), status, "{behaviour}, fast: {fast}");
