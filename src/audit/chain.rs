@@ -1,10 +1,12 @@
 //! What ties each line to the one before it: its number and the hash of that line.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+use super::object::digits;
 
 /// The most bytes of a line, without its newline.
 pub(super) const LINE_BYTES: usize = 1 << 20;
@@ -55,7 +57,8 @@ impl Chain {
     /// It would be longer than [`LINE_BYTES`].
     pub(super) fn seal(&self, body: &[u8], line: &mut Vec<u8>) -> io::Result<Sealed> {
         line.clear();
-        write!(line, r#"{{"v":1,"seq":{}"#, self.next)?;
+        line.extend_from_slice(br#"{"v":1,"seq":"#);
+        digits(line, self.next);
         line.extend_from_slice(body);
         for part in [br#","prev":""#, &self.prev.0[..], br#""}"#] {
             line.extend_from_slice(part);

@@ -10,6 +10,7 @@ mod entry;
 mod file;
 mod log;
 mod loss;
+mod object;
 mod sink;
 mod state;
 mod tail;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 pub use self::entry::{Entry, Event};
 pub use self::log::{AuditLog, Recorded, Unrecorded};
+pub use self::object::Object;
 pub use self::state::Position;
 pub use self::verify::{Broken, Verified, verify};
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Serialize;
-use serde::ser::SerializeMap;
 
 use super::Site;
+use crate::audit::Object;
 use crate::identity::{Known, Table};
-use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Subject};
+use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Subject, Value};
+use crate::policy::PolicyInfo;
 use crate::rules::Action;
 use crate::rules::provider::Tunnel;
 
@@ -128,7 +128,12 @@ impl Trail {
     /// Everything that the policies could read, and the client's address, as it stands in the record.
     #[must_use]
     pub fn context(&self) -> serde_json::Value {
-        serde_json::to_value(ContextFields(self)).unwrap_or_default()
+        let known = Object::read(|fields| {
+            self.write_context(fields);
+            Ok(())
+        });
+        // What was written as JSON can be read as such.
+        known.map(serde_json::Value::Object).unwrap_or_default()
     }
 
     /// When its walk began.
@@ -138,135 +143,129 @@ impl Trail {
     }
 }
 
-/// The fields of a `decision` record.
-pub(super) struct DecisionFields<'a> {
-    pub(super) trail: &'a Trail,
+/// What a `decision` record says beside what was known.
+pub(super) struct Told<'a> {
     pub(super) decision: Decision,
     pub(super) reason: Option<Reason>,
     pub(super) detail: Option<&'a str>,
-    pub(super) policies: Vec<&'a str>,
+    pub(super) policies: &'a [Arc<PolicyInfo>],
     pub(super) obligations: &'a [Obligation],
 }
 
-impl Serialize for DecisionFields<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Who<'a> {
-            #[serde(rename = "type")]
-            kind: &'static str,
-            id: &'a str,
-            name: &'a str,
-            roles: &'a [String],
+impl Trail {
+    /// Writes the fields of its `decision` record.
+    pub(super) fn write(&self, told: &Told<'_>, fields: &mut Object<'_>) {
+        let enforced = self.site.upstream.mode == Mode::Enforce || told.reason.is_some_and(super::always_enforced);
+        fields.text("upstream", &self.site.upstream.name);
+        fields.text("provider", &self.site.rules.provider.name);
+        fields.text("door", self.door.as_str());
+        fields.text("method", &self.method);
+        fields.text("target", &self.target);
+        fields.optional("correlation", self.correlation.as_deref());
+        match &self.subject {
+            Some(subject) => fields.object("subject", |fields| {
+                fields.text("type", "User");
+                fields.text("id", &subject.id);
+                fields.text("name", &subject.name);
+                fields.texts("roles", subject.roles.iter().map(String::as_str));
+            }),
+            None => fields.null("subject"),
         }
-        #[derive(Serialize)]
-        struct Named<'a> {
-            name: &'a str,
+        match &self.action {
+            Some(action) => fields.object("action", |fields| fields.text("name", &action.id)),
+            None => fields.null("action"),
         }
-        let trail = self.trail;
-        let who = trail.subject.as_ref().map(|subject| Who {
-            kind: "User",
-            id: &subject.id,
-            name: &subject.name,
-            roles: &subject.roles,
-        });
-        let action = trail.action.as_ref().map(|action| Named { name: &action.id });
-        let enforced = trail.site.upstream.mode == Mode::Enforce || self.reason.is_some_and(super::always_enforced);
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("upstream", &trail.site.upstream.name)?;
-        map.serialize_entry("provider", &trail.site.rules.provider.name)?;
-        map.serialize_entry("door", &trail.door)?;
-        map.serialize_entry("method", &trail.method)?;
-        map.serialize_entry("target", &trail.target)?;
-        map.serialize_entry("correlation", &trail.correlation)?;
-        map.serialize_entry("subject", &who)?;
-        map.serialize_entry("action", &action)?;
-        map.serialize_entry("resource", &trail.resource)?;
-        map.serialize_entry("context", &ContextFields(trail))?;
-        map.serialize_entry("decision", &self.decision)?;
-        map.serialize_entry("enforced", &enforced)?;
-        map.serialize_entry("reason", &self.reason)?;
-        if let Some(detail) = self.detail {
-            map.serialize_entry("detail", &shown(detail.as_bytes(), LONGEST_SHOWN))?;
+        match &self.resource {
+            Some(resource) => fields.object("resource", |fields| {
+                fields.text("type", &resource.kind);
+                fields.text("id", &resource.id);
+            }),
+            None => fields.null("resource"),
         }
-        map.serialize_entry("policies", &self.policies)?;
-        if !self.obligations.is_empty() {
-            map.serialize_entry("obligations", &ObligationFields(self.obligations))?;
+        fields.object("context", |fields| self.write_context(fields));
+        fields.text("decision", told.decision.as_str());
+        fields.truth("enforced", enforced);
+        fields.optional("reason", told.reason.map(Reason::as_str));
+        if let Some(detail) = told.detail {
+            fields.text("detail", &shown(detail.as_bytes(), LONGEST_SHOWN));
         }
-        map.serialize_entry("policy_revision", &trail.site.rules.revision)?;
-        map.serialize_entry("facts", &FactFields(trail))?;
-        map.end()
+        fields.texts("policies", told.policies.iter().map(|policy| policy.id.as_str()));
+        if !told.obligations.is_empty() {
+            fields.object("obligations", |fields| obligations(told.obligations, fields));
+        }
+        fields.text("policy_revision", &self.site.rules.revision);
+        fields.object("facts", |fields| self.write_ages(fields));
+    }
+
+    /// Everything that the policies could read, and the client's address.
+    fn write_context(&self, fields: &mut Object<'_>) {
+        match &self.params {
+            Some(params) => fields.object("params", |fields| params.write(fields)),
+            None => fields.null("params"),
+        }
+        fields.address("client", self.client);
+        if let Some(is_self) = self.is_self {
+            fields.truth("self", is_self);
+        }
+        if !self.networks.is_empty() {
+            fields.texts("networks", self.networks.iter().map(String::as_str));
+        }
+        if !self.table.is_empty() {
+            fields.object("table", |fields| self.table.write(fields));
+        }
+        for fact in &self.facts {
+            fields.object(&fact.name, |fields| fact.record.write(fields));
+        }
+    }
+
+    /// How old each fact was.
+    fn write_ages(&self, fields: &mut Object<'_>) {
+        let mut write = |name: &str, age: Duration, stale: Option<bool>| {
+            fields.object(name, |fields| {
+                fields.number("age_ms", u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+                if let Some(stale) = stale {
+                    fields.truth("stale", stale);
+                }
+            });
+        };
+        if let Some((age, stale)) = self.caller_age {
+            write("caller", age, stale.then_some(true));
+        }
+        for (name, age) in &self.stale_tables {
+            write(name, *age, Some(true));
+        }
+        for fact in &self.facts {
+            write(&fact.name, fact.age, Some(fact.stale));
+        }
     }
 }
 
-struct ContextFields<'a>(&'a Trail);
-
-impl Serialize for ContextFields<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(trail) = self;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("params", &trail.params)?;
-        map.serialize_entry("client", &trail.client)?;
-        if let Some(is_self) = trail.is_self {
-            map.serialize_entry("self", &is_self)?;
-        }
-        if !trail.networks.is_empty() {
-            map.serialize_entry("networks", &trail.networks)?;
-        }
-        if !trail.table.is_empty() {
-            map.serialize_entry("table", &trail.table)?;
-        }
-        for fact in &trail.facts {
-            map.serialize_entry(&fact.name, &*fact.record)?;
-        }
-        map.end()
-    }
-}
-
-struct FactFields<'a>(&'a Trail);
-
-impl Serialize for FactFields<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Age {
-            age_ms: u64,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            stale: Option<bool>,
-        }
-        let age = |age: Duration, stale| Age { age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX), stale };
-        let Self(trail) = self;
-        let mut map = serializer.serialize_map(None)?;
-        if let Some((old, stale)) = trail.caller_age {
-            map.serialize_entry("caller", &age(old, stale.then_some(true)))?;
-        }
-        for (name, old) in &trail.stale_tables {
-            map.serialize_entry(name, &age(*old, Some(true)))?;
-        }
-        for fact in &trail.facts {
-            map.serialize_entry(&fact.name, &age(fact.age, Some(fact.stale)))?;
-        }
-        map.end()
-    }
-}
-
-struct ObligationFields<'a>(&'a [Obligation]);
-
-impl Serialize for ObligationFields<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut without = Vec::new();
-        let mut redact = Vec::new();
-        for obligation in self.0 {
-            match obligation {
-                Obligation::Without(name) => without.push(name.as_str()),
-                Obligation::Redact(pointer) => redact.push(pointer.as_str()),
+impl Record {
+    fn write(&self, fields: &mut Object<'_>) {
+        for (name, value) in self.iter() {
+            match value {
+                Value::Boolean(value) => fields.truth(name, *value),
+                Value::Integer(value) => fields.integer(name, *value),
+                Value::Text(value) => fields.text(name, value),
+                Value::Set(values) => fields.texts(name, values.iter().map(String::as_str)),
             }
         }
-        let mut map = serializer.serialize_map(None)?;
-        for (key, values) in [("without", without), ("redact", redact)] {
-            if !values.is_empty() {
-                map.serialize_entry(key, &values)?;
-            }
+    }
+}
+
+fn obligations(obligations: &[Obligation], fields: &mut Object<'_>) {
+    let without = |obligation: &'_ Obligation| matches!(obligation, Obligation::Without(_));
+    for (name, wanted) in [("without", true), ("redact", false)] {
+        let mut values = obligations
+            .iter()
+            .filter(|obligation| without(obligation) == wanted)
+            .map(|obligation| match obligation {
+                Obligation::Without(name) | Obligation::Redact(name) => name.as_str(),
+            })
+            .peekable();
+        if values.peek().is_some() {
+            fields.texts(name, values);
         }
-        map.end()
     }
 }
 

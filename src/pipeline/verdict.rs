@@ -1,15 +1,15 @@
 //! The last stops: the verdict, and what it becomes: a permit that says what is sent, or a denial that says what is told.
 
+use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::params::path;
 use super::subject::IdentifiedRequest;
-use super::trail::{DecisionFields, Trail};
+use super::trail::{Told, Trail};
 use super::tunnel::Call;
-use crate::audit::Entry;
+use crate::audit::{Entry, Object};
 use crate::metrics::RecordKind;
 use crate::model::{Credential, Decision, Obligation, Reason, Record, Resource, Value};
 use crate::policy::{PolicyInfo, Query};
@@ -345,10 +345,6 @@ impl Permit {
     }
 }
 
-fn ids(policies: &[Arc<PolicyInfo>]) -> Vec<&str> {
-    policies.iter().map(|policy| policy.id.as_str()).collect()
-}
-
 impl Entry for Permit {
     fn kind(&self) -> RecordKind {
         RecordKind::Decision
@@ -362,15 +358,11 @@ impl Entry for Permit {
         Some(&self.trail.id)
     }
 
-    fn fields(&self) -> impl Serialize {
-        DecisionFields {
-            trail: &self.trail,
-            decision: Decision::Permit,
-            reason: None,
-            detail: None,
-            policies: ids(&self.policies),
-            obligations: &self.obligations,
-        }
+    fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
+        let (policies, obligations) = (self.policies.as_slice(), self.obligations.as_slice());
+        let told = Told { decision: Decision::Permit, reason: None, detail: None, policies, obligations };
+        self.trail.write(&told, fields);
+        Ok(())
     }
 }
 
@@ -387,15 +379,11 @@ impl Entry for Denial {
         Some(&self.trail.id)
     }
 
-    fn fields(&self) -> impl Serialize {
-        DecisionFields {
-            trail: &self.trail,
-            decision: Decision::Deny,
-            reason: Some(self.reason),
-            detail: Some(&self.detail),
-            policies: ids(&self.policies),
-            obligations: &[],
-        }
+    fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
+        let (reason, detail, policies) = (Some(self.reason), Some(self.detail.as_str()), self.policies.as_slice());
+        let told = Told { decision: Decision::Deny, reason, detail, policies, obligations: &[] };
+        self.trail.write(&told, fields);
+        Ok(())
     }
 }
 
@@ -412,13 +400,13 @@ impl Entry for Outcome {
         Some(&self.id)
     }
 
-    fn fields(&self) -> impl Serialize {
-        #[derive(Serialize)]
-        struct Fields {
-            status: Option<u16>,
-            bytes: u64,
-            duration_us: u64,
+    fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
+        match self.status {
+            Some(status) => fields.number("status", status.into()),
+            None => fields.null("status"),
         }
-        Fields { status: self.status, bytes: self.bytes, duration_us: self.duration_us }
+        fields.number("bytes", self.bytes);
+        fields.number("duration_us", self.duration_us);
+        Ok(())
     }
 }

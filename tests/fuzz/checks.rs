@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use rolegate::audit::{self, Entry};
+use rolegate::audit::{self, Entry, Object};
 use rolegate::config::{Origin, Upstream};
 use rolegate::model::{Body, Faults, Place, RawRequest, Reason, Record, Value};
 use rolegate::pipeline::rehearse::rehearse;
@@ -179,7 +179,7 @@ fn told(denial: &Denial) {
 }
 
 fn recorded(entry: &impl Entry) {
-    let fields = serde_json::to_value(entry.fields()).unwrap();
+    let fields = Object::read(|fields| entry.fields(fields)).unwrap();
     for name in ["target", "method", "detail"] {
         let text = fields[name].as_str().unwrap_or_default();
         assert!(text.len() <= LONGEST_SHOWN, "`{name}` of the record: {text}");
