@@ -22,6 +22,7 @@ mod trail;
 mod tunnel;
 mod verdict;
 
+use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,19 +47,31 @@ use crate::rules::Rules;
 use crate::traces::Walked;
 use matching::Matched;
 
-/// An upstream with the rules that its requests are judged by; a request keeps the one it began with.
+/// An upstream with the rules that its requests are judged by; a request keeps the one it began with. A clone is the same one.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct Site(Arc<Parts>);
+
+/// What a [`Site`] is made of.
+#[derive(Debug)]
+pub struct Parts {
     /// The operator's settings.
     pub upstream: Arc<Upstream>,
     /// The rules of its provider.
     pub rules: Arc<Rules>,
     /// The guarded spaces as clients see them: with the path prefix.
-    pub guarded: Arc<[String]>,
+    pub guarded: Box<[String]>,
     /// The operator's named networks.
     pub networks: Arc<[(String, Vec<ipnet::IpNet>)]>,
     /// The callers that were prepared for these rules last.
-    recent: Arc<subject::Recent>,
+    recent: subject::Recent,
+}
+
+impl Deref for Site {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl Site {
@@ -66,7 +79,7 @@ impl Site {
     #[must_use]
     pub fn new(upstream: Arc<Upstream>, rules: Arc<Rules>, networks: Arc<[(String, Vec<ipnet::IpNet>)]>) -> Self {
         let guarded = rules.provider.guarded.iter().map(|space| format!("{}{space}", upstream.path_prefix)).collect();
-        Self { upstream, rules, guarded, networks, recent: Arc::default() }
+        Self(Arc::new(Parts { upstream, rules, guarded, networks, recent: subject::Recent::default() }))
     }
 
     fn networks_of(&self, client: std::net::IpAddr) -> Vec<String> {
