@@ -11,7 +11,7 @@ use tokio::io::duplex;
 use super::arrival::Arrival;
 use super::convert;
 use super::fence::Fence;
-use super::head::{self, Framing, Reading};
+use super::head::{self, Reading};
 use crate::model::RawRequest;
 
 /// Whether the fast path would take the head that `bytes` begin with.
@@ -20,23 +20,18 @@ use crate::model::RawRequest;
 /// Where the two readings differ.
 pub fn check(bytes: &[u8]) -> bool {
     let Reading::Complete(head) = head::read(bytes, 32 * 1024, 100) else { return false };
-    if head.framing != Framing::Length(0) || head.upgrade {
-        return false;
-    }
     let Some(bytes) = bytes.get(..head.length) else { return false };
-    let Some(arrival) = Arrival::recognise(bytes, &head.target) else { return false };
-    let Some(host) = arrival.host(bytes) else { return false };
+    let Some(arrival) = Arrival::recognise(&head, bytes) else { return false };
     // Every peer but one is a stranger; this one is believed what it says of where a request came from.
     let trusted = [IpNet::from(IpAddr::V4(Ipv4Addr::LOCALHOST))];
     for peer in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(203, 0, 113, 7)].map(IpAddr::from) {
-        let origin = arrival.origin(bytes, peer, false, &trusted);
-        let raw = arrival.raw(bytes, host, &origin);
-        compare(bytes, &head.target, peer, &trusted, &raw, &origin);
+        let origin = arrival.origin(peer, false, &trusted);
+        compare(bytes, peer, &trusted, &arrival.raw(origin.client, origin.correlation.clone()), &origin);
     }
     true
 }
 
-fn compare(bytes: &[u8], target: &[u8], peer: IpAddr, trusted: &[IpNet], raw: &RawRequest<'_>, origin: &convert::Origin) {
+fn compare(bytes: &[u8], peer: IpAddr, trusted: &[IpNet], raw: &RawRequest<'_>, origin: &convert::Origin) {
     let (_, nothing_more) = duplex(1);
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let mut session = HttpSession::new(Box::new(Fence::around(Box::new(nothing_more), bytes.to_vec(), length)));
@@ -49,7 +44,7 @@ fn compare(bytes: &[u8], target: &[u8], peer: IpAddr, trusted: &[IpNet], raw: &R
     assert_eq!(*origin, engines, "another origin");
     let mut engines = convert::raw_request(received, true, &engines);
     // As the gateway does: the engine drops a fragment.
-    engines.target = target;
+    engines.target = raw.target;
     assert_eq!(ordered(raw), ordered(&engines), "another request");
 }
 

@@ -1,10 +1,9 @@
 //! A head in the one form that the fast path takes; every other is the engine's.
 
-use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::ops::Range;
 
 use super::convert;
+use super::head::{Framing, Head};
 use crate::model::{Body, RawRequest};
 use ipnet::IpNet;
 
@@ -25,102 +24,69 @@ const TELLING: &[&str] = &[
     "upgrade",
 ];
 
-/// Where the parts of a head stand in its bytes: a GET or HEAD of HTTP/1.1 without a body, on a connection that is kept.
-#[derive(Debug)]
-pub(super) struct Arrival {
+/// A GET or HEAD of HTTP/1.1 without a body, on a connection that is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival<'a> {
     /// Whether only the head of the answer is wanted.
     pub(super) head_only: bool,
-    target: Range<usize>,
-    /// Every name in lower case, one behind the other.
-    names: String,
-    fields: Vec<Field>,
+    /// The one `Host`.
+    pub(super) host: &'a str,
+    target: &'a [u8],
+    head: &'a Head,
+    bytes: &'a [u8],
 }
 
-/// Where a field stands.
-#[derive(Debug)]
-struct Field {
-    /// Its name in `names`.
-    name: Range<usize>,
-    /// Its name as it was written, in the bytes.
-    spelt: Range<usize>,
-    /// Its value, in the bytes.
-    value: Range<usize>,
-}
-
-impl Arrival {
-    /// Recognises a head that was already found to have one reading.
-    pub(super) fn recognise(head: &[u8], target: &[u8]) -> Option<Self> {
-        let mut parsed = [const { MaybeUninit::uninit() }; MOST_FIELDS];
-        let mut request = httparse::Request::new(&mut []);
-        if request.parse_with_uninit_headers(head, &mut parsed).ok()?.is_partial() || request.version != Some(1) {
-            return None;
-        }
-        let head_only = match request.method {
-            Some("GET") => false,
-            Some("HEAD") => true,
+impl<'a> Arrival<'a> {
+    /// Recognises a `head` that was read from the beginning of `bytes`.
+    pub(super) fn recognise(head: &'a Head, bytes: &'a [u8]) -> Option<Self> {
+        let head_only = match bytes.get(head.method.clone())? {
+            b"GET" => false,
+            b"HEAD" => true,
             _ => return None,
         };
-        let path = request.path.map(str::as_bytes).filter(|path| *path == target && is_origin_form(path))?;
-        let mut names = String::with_capacity(head.len());
-        let mut fields = Vec::with_capacity(request.headers.len());
-        for field in request.headers.iter() {
-            let begins = names.len();
-            names.push_str(field.name);
-            let name = names.get_mut(begins..)?;
-            name.make_ascii_lowercase();
-            let name = &*name;
-            if TELLING.contains(&name) || (name == "connection" && !field.value.eq_ignore_ascii_case(b"keep-alive")) {
-                return None;
+        let plain = !head.old && !head.upgrade && head.framing == Framing::Length(0) && head.fields.count() <= MOST_FIELDS;
+        let target = bytes.get(head.target.clone()).filter(|target| plain && is_origin_form(target))?;
+        let mut host = None;
+        for (name, value) in head.fields.of_head(bytes) {
+            match name {
+                "host" => host = str::from_utf8(value).ok().filter(|host| !host.is_empty()),
+                "connection" if !value.eq_ignore_ascii_case(b"keep-alive") => return None,
+                name if TELLING.contains(&name) => return None,
+                _ => {}
             }
-            let name = begins..names.len();
-            fields.push(Field { name, spelt: within(head, field.name.as_bytes())?, value: within(head, field.value)? });
         }
-        Some(Self { head_only, target: within(head, path)?, names, fields })
+        Some(Self { head_only, host: host?, target, head, bytes })
     }
 
     /// Every field: its name in lower case, and its value.
-    pub(super) fn fields<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.fields.iter().filter_map(|field| Some((self.names.get(field.name.clone())?, head.get(field.value.clone())?)))
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.head.fields.of_head(self.bytes)
     }
 
     /// Every field: its name in lower case, its name as it was written, and its value.
-    pub(super) fn spelt<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8], &'a [u8])> {
-        let spelt = self.fields.iter().filter_map(|field| head.get(field.spelt.clone()));
-        self.fields(head).zip(spelt).map(|((name, value), spelt)| (name, spelt, value))
-    }
-
-    /// The one `Host`.
-    pub(super) fn host<'a>(&'a self, head: &'a [u8]) -> Option<&'a str> {
-        let mut hosts = self.fields(head).filter(|(name, _)| *name == "host");
-        match (hosts.next(), hosts.next()) {
-            (Some((_, host)), None) => std::str::from_utf8(host).ok().filter(|host| !host.is_empty()),
-            _ => None,
-        }
+    pub(super) fn spelt(&self) -> impl Iterator<Item = (&'a str, &'a [u8], &'a [u8])> + use<'a> {
+        self.head.fields.spelt(self.bytes)
     }
 
     /// Where it came from.
-    pub(super) fn origin(&self, head: &[u8], peer: IpAddr, tls: bool, trusted: &[IpNet]) -> convert::Origin {
-        let values = |name: &'static str| self.fields(head).filter(|field| field.0 == name).map(|field| field.1).collect();
+    pub(super) fn origin(&self, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> convert::Origin {
+        let values = |name: &'static str| self.fields().filter(|field| field.0 == name).map(|field| field.1).collect();
         convert::origin(values, peer, tls, trusted)
     }
 
-    /// The request as it is sent on, for what its answer says of its credential.
-    pub(super) fn raw_from<'a>(&'a self, head: &'a [u8], client: IpAddr) -> RawRequest<'a> {
-        let origin = convert::Origin { client, forwarded_for: String::new(), proto: "http", correlation: None };
-        self.raw(head, self.host(head).unwrap_or_default(), &origin)
-    }
-
-    /// The request as the walk reads it.
-    pub(super) fn raw<'a>(&'a self, head: &'a [u8], host: &'a str, origin: &convert::Origin) -> RawRequest<'a> {
+    /// The request as the walk reads it, from where `client` and `correlation` say.
+    pub(super) fn raw(&self, client: IpAddr, correlation: Option<String>) -> RawRequest<'a> {
+        let mut headers = Vec::with_capacity(self.head.fields.count());
+        headers.extend(self.fields());
         RawRequest {
             method: if self.head_only { "HEAD" } else { "GET" },
-            target: head.get(self.target.clone()).unwrap_or_default(),
-            host: Some(host),
-            headers: self.fields(head).collect(),
+            target: self.target,
+            host: Some(self.host),
+            headers,
             body: Body::Absent,
             content: None,
-            client: origin.client,
-            correlation: origin.correlation.clone(),
+            client,
+            correlation,
         }
     }
 }
@@ -130,28 +96,26 @@ fn is_origin_form(target: &[u8]) -> bool {
     target.starts_with(b"/") && target.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/?".contains(byte))
 }
 
-/// Where `part` stands in `whole`.
-fn within(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
-    let begins = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
-    let place = begins..begins + part.len();
-    (whole.get(place.clone())? == part).then_some(place)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::head::{self, Reading};
 
-    fn recognised(head: &str) -> Option<Arrival> {
-        Arrival::recognise(head.as_bytes(), head.split(' ').nth(1).unwrap_or_default().as_bytes())
+    /// What `look` sees of the head in `text`; nothing when it is the engine's.
+    fn recognised<T>(text: &str, look: impl FnOnce(Arrival<'_>) -> T) -> Option<T> {
+        let Reading::Complete(head) = head::read(text.as_bytes(), 4096, 128) else { return None };
+        Arrival::recognise(&head, text.as_bytes()).map(look)
     }
 
     #[test]
     fn a_plain_get_is_read_with_its_fields_in_lower_case() {
         let head = "GET /api/v1/rooms.roles?rid=a HTTP/1.1\r\nHost: chat\r\nX-User-Id:  u \r\nConnection: Keep-Alive\r\n\r\n";
-        let arrival = recognised(head).unwrap();
-        let fields: Vec<_> = arrival.fields(head.as_bytes()).collect();
-        assert_eq!(fields, [("host", &b"chat"[..]), ("x-user-id", b"u"), ("connection", b"Keep-Alive")]);
-        assert_eq!((arrival.host(head.as_bytes()), arrival.head_only), (Some("chat"), false));
+        recognised(head, |arrival| {
+            let fields: Vec<_> = arrival.fields().collect();
+            assert_eq!(fields, [("host", &b"chat"[..]), ("x-user-id", b"u"), ("connection", b"Keep-Alive")]);
+            assert_eq!((arrival.host, arrival.head_only), ("chat", false));
+        })
+        .unwrap();
     }
 
     #[test]
@@ -170,9 +134,9 @@ mod tests {
             "GET /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\n",
         ] {
-            assert!(recognised(head).is_none(), "{head:?}");
+            assert!(recognised(head, |_| ()).is_none(), "{head:?}");
         }
         let many = format!("GET /a HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(MOST_FIELDS));
-        assert!(recognised(&many).is_none());
+        assert!(recognised(&many, |_| ()).is_none());
     }
 }

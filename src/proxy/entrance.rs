@@ -226,7 +226,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             }
             let bytes = std::mem::take(&mut buffer);
             let length = u64::try_from(head.length).unwrap_or(u64::MAX);
-            let handed = Handed { target: head.target, seen: Arc::default(), tunnel: Arc::default() };
+            let target = bytes.get(head.target.clone()).unwrap_or_default().to_vec();
+            let handed = Handed { target, seen: Arc::default(), tunnel: Arc::default() };
             let fence = match head.framing {
                 Framing::Length(content) if !head.upgrade => Fence::around(stream, bytes, length.saturating_add(content)),
                 Framing::Chunked if !head.upgrade => Fence::chunked(stream, bytes, head.length),

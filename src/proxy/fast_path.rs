@@ -16,7 +16,7 @@ use super::arrival::Arrival;
 use super::convert;
 use super::gate::{Gate, Handle, ended};
 use super::gateway::failure;
-use super::head::{Framing, Head};
+use super::head::{self, Head};
 use super::kept::Line;
 use super::relay::{self, Answer, Content, Reading};
 use crate::audit::Recorded;
@@ -27,6 +27,8 @@ use crate::traces::{Trace, Walked};
 
 /// How much of what comes after the request is kept while it is answered; beyond that nobody looks whether the client left.
 const STASH: usize = 64 * 1024;
+/// How many fields a request may have more when it is sent on.
+const ADDED_FIELDS: usize = 8;
 /// How much is read from an upstream at once, and written to the client at once.
 const PIECE: usize = 32 * 1024;
 
@@ -118,11 +120,11 @@ impl Exchange<'_> {
             Leave::Permit(permit) => self.handle.unauthorized(permit),
             Leave::Open(Open::Route | Open::Unlisted | Open::Method) => {
                 // What was sent still holds the credential.
-                let mut words = self.request.split(|byte| *byte == b' ');
-                let target = words.nth(1).unwrap_or_default();
-                let Some(sent) = Arrival::recognise(&self.request, target) else { return };
-                let raw = sent.raw_from(&self.request, self.client);
-                self.handle.revoke(&raw, self.site);
+                let limits = &self.gate.config.limits;
+                let fields = limits.header_fields.saturating_add(ADDED_FIELDS);
+                let head::Reading::Complete(head) = head::read(&self.request, usize::MAX, fields) else { return };
+                let Some(sent) = Arrival::recognise(&head, &self.request) else { return };
+                self.handle.revoke(&sent.raw(self.client, None), self.site);
             }
             Leave::Open(Open::Outside | Open::Preflight) => {}
         }
@@ -138,23 +140,18 @@ impl FastPath {
     pub(super) async fn serve(&self, gate: &Gate, head: &Head, client: &mut Client<'_>) -> Served {
         let started = Instant::now();
         let Some(bytes) = client.buffer.get(..head.length) else { return Served::Declined };
-        if head.framing != Framing::Length(0) || head.upgrade {
-            return Served::Declined;
-        }
-        let Some(arrival) = Arrival::recognise(bytes, &head.target) else { return Served::Declined };
-        let origin = arrival.origin(bytes, client.peer.ip(), client.tls, &gate.config.listen.trusted_proxies);
-        let Some(host) = arrival.host(bytes) else { return Served::Declined };
-        let Some((index, site)) = gate.site_for(host) else { return Served::Declined };
+        let Some(arrival) = Arrival::recognise(head, bytes) else { return Served::Declined };
+        let Some((index, site)) = gate.site_for(arrival.host) else { return Served::Declined };
         let Some(handle) = gate.handles.get(index) else { return Served::Declined };
         let limits = &gate.config.limits;
-        let (count, size) = arrival
-            .fields(bytes)
-            .fold((0_usize, 0_usize), |(count, size), (name, value)| (count + 1, size + name.len() + value.len() + 4));
-        let within = count <= limits.header_fields && size <= limits.header_bytes;
-        let raw = arrival.raw(bytes, host, &origin);
-        if !within || site.upstream.mode != Mode::Enforce {
+        // The engine's path counts what each field takes when it is sent on; the number of fields is bounded already.
+        let size: usize = arrival.fields().map(|(name, value)| name.len() + value.len() + 4).sum();
+        if size > limits.header_bytes || site.upstream.mode != Mode::Enforce {
             return Served::Declined;
         }
+        let origin = arrival.origin(client.peer.ip(), client.tls, &gate.config.listen.trusted_proxies);
+        let raw = arrival.raw(origin.client, origin.correlation.clone());
+        let (head_only, client_address) = (arrival.head_only, origin.client);
         let mut walked = Walked::default();
         let admission = gate.pipeline.admit(&raw, &site, &handle.identity, Timestamp::now(), &mut walked).await;
         let trace = gate.trace(&admission, raw.header_values("traceparent"), &walked);
@@ -165,20 +162,20 @@ impl FastPath {
             Admission::Refused(refused) => {
                 client.buffer.drain(..head.length);
                 gate.fast.fetch_add(1, Ordering::Relaxed);
-                return refuse(gate, &site, &refused, arrival.head_only, client, started, trace).await;
+                return refuse(gate, &site, &refused, head_only, client, started, trace).await;
             }
             Admission::Open(open) => {
-                (convert::passed_bytes(&raw, arrival.spelt(bytes), &site.rules.provider, &origin, authority), None, open)
+                (convert::passed_bytes(&raw, arrival.spelt(), &site.rules.provider, &origin, authority), None, open)
             }
             Admission::Permitted(permit) => {
-                let request = Destination::of(&permit).bytes(arrival.fields(bytes), host, &origin, authority, trace.as_deref());
+                let request =
+                    Destination::of(&permit).bytes(arrival.fields(), arrival.host, &origin, authority, trace.as_deref());
                 (request, Some(permit), Open::Outside)
             }
         };
         client.buffer.drain(..head.length);
         gate.fast.fetch_add(1, Ordering::Relaxed);
         let leave = permit.as_deref().map_or(Leave::Open(open), Leave::Permit);
-        let (head_only, client_address) = (arrival.head_only, origin.client);
         let exchange = Exchange { gate, handle, site: &site, leave, request, head_only, client: client_address };
         self.forward(exchange, client, started, trace).await
     }

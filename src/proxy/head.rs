@@ -1,6 +1,10 @@
 //! A request's head as bytes: read strictly, before the proxy engine sees it, so that no two servers read its bounds differently.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 /// How a head's content is framed (RFC 9112 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,17 +15,82 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A head that has one reading.
+/// A head that has one reading: where its parts stand in the bytes that it was read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     /// Its length in bytes, the empty line included.
     pub(super) length: usize,
+    /// The method.
+    pub(super) method: Range<usize>,
     /// The target as received.
-    pub(super) target: Vec<u8>,
+    pub(super) target: Range<usize>,
+    /// Whether it is HTTP/1.0's.
+    pub(super) old: bool,
     /// What follows it.
     pub(super) framing: Framing,
     /// Whether the connection may become another protocol's.
     pub(super) upgrade: bool,
+    /// Its fields.
+    pub(super) fields: Fields,
+}
+
+/// The fields of a head, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Fields {
+    /// Every name in lower case, one behind the other.
+    names: String,
+    places: Vec<Place>,
+}
+
+/// Where a field stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// Its name in `names`.
+    name: Range<usize>,
+    /// Its name as it was written, in the bytes.
+    spelt: Range<usize>,
+    /// Its value, in the bytes.
+    value: Range<usize>,
+}
+
+impl Fields {
+    /// Notes where the parts of `parsed` stand in `head`.
+    fn of(head: &[u8], parsed: &[httparse::Header<'_>]) -> Option<Self> {
+        let mut names = String::with_capacity(parsed.iter().map(|field| field.name.len()).sum());
+        let mut places = Vec::with_capacity(parsed.len());
+        for field in parsed {
+            let begins = names.len();
+            names.push_str(field.name);
+            let (spelt, value) = (within(head, field.name.as_bytes())?, within(head, field.value)?);
+            places.push(Place { name: begins..names.len(), spelt, value });
+        }
+        names.make_ascii_lowercase();
+        Some(Self { names, places })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Every field in the `head` that they were read from: its name in lower case, and its value.
+    pub(super) fn of_head<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.spelt(head).map(|(name, _, value)| (name, value))
+    }
+
+    /// Every field: its name in lower case, its name as it was written, and its value.
+    pub(super) fn spelt<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8], &'a [u8])> {
+        self.places.iter().filter_map(|place| {
+            Some((self.names.get(place.name.clone())?, head.get(place.spelt.clone())?, head.get(place.value.clone())?))
+        })
+    }
+}
+
+/// Where `part` stands in `whole`, of which it is a part.
+fn within(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
+    let begins = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+    let place = begins..begins.checked_add(part.len())?;
+    (place.end <= whole.len()).then_some(place)
 }
 
 /// A head that is refused, with what could be read of it.
@@ -55,10 +124,13 @@ const USUAL_FIELDS: usize = 128;
 /// The longest request line, beside the header section.
 const REQUEST_LINE: usize = 16 * 1024;
 
+/// Ends a head.
+static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+
 /// Reads the head at the beginning of `bytes`; its header section may have `header_bytes` and `header_fields`.
 pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> Reading {
     let refused = |why: &'static str, too_large| Reading::Refused(told(bytes, why, too_large));
-    let end = memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
+    let end = EMPTY_LINE.find(bytes).map(|at| at + 4);
     let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
     if let Some(why) = line_ends(head, end.is_some()) {
         return refused(why, false);
@@ -85,15 +157,50 @@ pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> R
         Err(httparse::Error::TooManyHeaders) => return refused("the head has too many fields", true),
         Err(_) => return refused("the head is malformed", false),
     }
-    match framing(&request) {
-        Ok(framing) => Reading::Complete(Head {
-            length,
-            target: request.path.unwrap_or_default().as_bytes().to_vec(),
-            framing,
-            upgrade: request.headers.iter().any(|field| field.name.eq_ignore_ascii_case("upgrade")),
-        }),
+    match complete(head, &request) {
+        Ok(head) => Reading::Complete(head),
         Err(why) => refused(why, false),
     }
+}
+
+/// What was parsed of the whole `head`.
+fn complete(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, &'static str> {
+    const MALFORMED: &str = "the head is malformed";
+    let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    let fields = Fields::of(head, request.headers).ok_or(MALFORMED)?;
+    let old = match request.version {
+        Some(1) => false,
+        Some(0) => true,
+        _ => return Err("the version is neither HTTP/1.1 nor HTTP/1.0"),
+    };
+    match method {
+        "TRACE" => return Err("`TRACE` would show the credential to whoever asks"),
+        "CONNECT" => return Err("`CONNECT` asks for a tunnel"),
+        _ => {}
+    }
+    let mut telling = Telling::default();
+    for (name, value) in fields.of_head(head) {
+        let seen = match name {
+            "host" => &mut telling.host,
+            "content-length" => &mut telling.length,
+            "transfer-encoding" => &mut telling.coding,
+            "upgrade" => {
+                telling.upgrade = true;
+                continue;
+            }
+            _ => continue,
+        };
+        *seen = match seen {
+            Seen::Never => Seen::Once(value),
+            Seen::Once(_) | Seen::Again => Seen::Again,
+        };
+    }
+    let framing = telling.framing(old)?;
+    target_form(path, method, telling.host.once())?;
+    let (method, target) = (within(head, method.as_bytes()), within(head, path.as_bytes()));
+    let (method, target) = (method.ok_or(MALFORMED)?, target.ok_or(MALFORMED)?);
+    let upgrade = telling.upgrade;
+    Ok(Head { length: head.len(), method, target, old, framing, upgrade, fields })
 }
 
 /// Line ends other than CRLF: one server ends a line where another reads on (RFC 9112 §2.2 lets it choose).
@@ -113,50 +220,62 @@ fn line_ends(head: &[u8], complete: bool) -> Option<&'static str> {
     None
 }
 
-/// What follows the head, when both sides of a connection must agree on it (RFC 9112 §6.1, §6.3, §11.2).
-fn framing(request: &httparse::Request<'_, '_>) -> Result<Framing, &'static str> {
-    let values = |name: &'static str| {
-        request.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-    };
-    let old = match request.version {
-        Some(1) => false,
-        Some(0) => true,
-        _ => return Err("the version is neither HTTP/1.1 nor HTTP/1.0"),
-    };
-    match request.method {
-        Some("TRACE") => return Err("`TRACE` would show the credential to whoever asks"),
-        Some("CONNECT") => return Err("`CONNECT` asks for a tunnel"),
-        _ => {}
+/// How often a field is there, and its value when it is there once.
+#[derive(Default)]
+enum Seen<'a> {
+    #[default]
+    Never,
+    Once(&'a [u8]),
+    Again,
+}
+
+impl<'a> Seen<'a> {
+    fn once(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Once(value) => Some(value),
+            Self::Never | Self::Again => None,
+        }
     }
-    let mut hosts = values("host");
-    match (hosts.next(), hosts.next()) {
-        (Some(_), Some(_)) => return Err("more than one `Host`"),
-        (None, _) if !old => return Err("no `Host`"),
-        (Some(host), None) if !is_host(host) => return Err("`Host` is no host"),
-        _ => {}
-    }
-    target_form(request.path.unwrap_or_default(), request.method, values("host").next())?;
-    let mut lengths = values("content-length");
-    let length = match (lengths.next(), lengths.next()) {
-        (Some(_), Some(_)) => return Err("more than one `Content-Length`"),
-        (Some(length), None) => Some(decimal(length).ok_or("`Content-Length` is no plain number")?),
-        (None, _) => None,
-    };
-    let mut codings = values("transfer-encoding");
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(Framing::Length(length.unwrap_or(0))),
-        (Some(_), _) if length.is_some() => Err("`Content-Length` and `Transfer-Encoding`"),
-        (Some(_), _) if old => Err("`Transfer-Encoding` in HTTP/1.0"),
-        (Some(_), Some(_)) => Err("more than one `Transfer-Encoding`"),
-        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-        (Some(_), None) => Err("a `Transfer-Encoding` other than `chunked`"),
+}
+
+/// The fields that say for whom a message is and where it ends.
+#[derive(Default)]
+struct Telling<'a> {
+    host: Seen<'a>,
+    length: Seen<'a>,
+    coding: Seen<'a>,
+    upgrade: bool,
+}
+
+impl Telling<'_> {
+    /// What follows the head, when both sides of a connection must agree on it (RFC 9112 §6.1, §6.3, §11.2).
+    fn framing(&self, old: bool) -> Result<Framing, &'static str> {
+        match self.host {
+            Seen::Again => return Err("more than one `Host`"),
+            Seen::Never if !old => return Err("no `Host`"),
+            Seen::Once(host) if !is_host(host) => return Err("`Host` is no host"),
+            Seen::Never | Seen::Once(_) => {}
+        }
+        let length = match self.length {
+            Seen::Again => return Err("more than one `Content-Length`"),
+            Seen::Once(length) => Some(decimal(length).ok_or("`Content-Length` is no plain number")?),
+            Seen::Never => None,
+        };
+        match self.coding {
+            Seen::Never => Ok(Framing::Length(length.unwrap_or(0))),
+            _ if length.is_some() => Err("`Content-Length` and `Transfer-Encoding`"),
+            _ if old => Err("`Transfer-Encoding` in HTTP/1.0"),
+            Seen::Again => Err("more than one `Transfer-Encoding`"),
+            Seen::Once(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            Seen::Once(_) => Err("a `Transfer-Encoding` other than `chunked`"),
+        }
     }
 }
 
 /// The forms that a target may have (RFC 9112 §3.2): a path, a URL of this very host, or `*` with `OPTIONS`. Whatever else
 /// it were, one server would put a slash before it and another would look for a host in it.
-fn target_form(target: &str, method: Option<&str>, host: Option<&[u8]>) -> Result<(), &'static str> {
-    if target.starts_with('/') || (target == "*" && method == Some("OPTIONS")) {
+fn target_form(target: &str, method: &str, host: Option<&[u8]>) -> Result<(), &'static str> {
+    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok(());
     }
     let Some((scheme, rest)) = target.split_once("://") else { return Err("the target has none of the forms of a target") };
@@ -212,8 +331,10 @@ mod tests {
     #[test]
     fn a_plain_head_is_read_to_its_empty_line() {
         let text = "GET /a?b HTTP/1.1\r\nHost: x\r\n\r\nrest";
-        let head = Head { length: text.len() - 4, target: b"/a?b".to_vec(), framing: Framing::Length(0), upgrade: false };
-        assert_eq!(reading(text), Reading::Complete(head));
+        let Reading::Complete(head) = reading(text) else { panic!("{text}") };
+        assert_eq!((head.length, head.framing, head.upgrade, head.old), (text.len() - 4, Framing::Length(0), false, false));
+        assert_eq!((&text[head.method], &text[head.target]), ("GET", "/a?b"));
+        assert_eq!(head.fields.spelt(text.as_bytes()).collect::<Vec<_>>(), [("host", &b"Host"[..], &b"x"[..])]);
         assert_eq!(reading("GET /a?b HTTP/1.1\r\nHost: x\r\n\r"), Reading::Incomplete);
         assert_eq!(reading(""), Reading::Incomplete);
     }
