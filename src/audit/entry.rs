@@ -63,7 +63,7 @@ impl Entry for Event {
             if RESERVED.contains(&name.as_str()) {
                 return Err(refused(&format!("`{name}` is a name that every record has")));
             }
-            fields.value(name, value)?;
+            fields.entry(name).value(value)?;
         }
         Ok(())
     }
@@ -84,9 +84,9 @@ pub(super) fn body(entry: &impl Entry) -> io::Result<Vec<u8>> {
     body.push(b'"');
     let mut fields = Object::within(&mut body);
     if let Some(id) = entry.id() {
-        fields.text("id", id);
+        fields.field("id").text(id);
     }
-    fields.text("kind", entry.kind().as_str());
+    fields.field("kind").text(entry.kind().as_str());
     entry.fields(&mut fields)?;
     if memchr::memchr(b'\n', &body).is_some() {
         return Err(refused("the record does not fit in one line"));
@@ -113,8 +113,8 @@ mod tests {
             Some("01\"J")
         }
         fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
-            fields.number("status", 200);
-            fields.text("line", "a\nb");
+            fields.field("status").number(200);
+            fields.field("line").text("a\nb");
             Ok(())
         }
     }

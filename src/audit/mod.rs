@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 pub use self::entry::{Entry, Event};
 pub use self::log::{AuditLog, Recorded, Unrecorded};
-pub use self::object::Object;
+pub use self::object::{Object, Slot, Written};
 pub use self::state::Position;
 pub use self::verify::{Broken, Verified, verify};
 

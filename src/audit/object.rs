@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// A JSON object on its way into a line: every name with what stands behind it, in the order of the calls.
 ///
@@ -14,6 +14,25 @@ use serde_json::{Map, Value};
 pub struct Object<'a> {
     line: &'a mut Vec<u8>,
     empty: bool,
+}
+
+/// Where the value behind a name goes.
+#[derive(Debug)]
+#[must_use = "a name without a value is no JSON"]
+pub struct Slot<'a>(&'a mut Vec<u8>);
+
+/// Fields that are the same in many records, written beforehand.
+#[derive(Debug, Clone)]
+pub struct Written(Box<[u8]>);
+
+impl Written {
+    /// What `fill` writes.
+    #[must_use]
+    pub fn new(fill: impl FnOnce(&mut Object<'_>)) -> Self {
+        let mut line = Vec::new();
+        fill(&mut Object { line: &mut line, empty: true });
+        Self(line.into())
+    }
 }
 
 impl<'a> Object<'a> {
@@ -33,110 +52,139 @@ impl<'a> Object<'a> {
         Ok(serde_json::from_slice(&line)?)
     }
 
+    /// The value of `name`, one that stands in the code and holds nothing that must be escaped.
+    pub fn field(&mut self, name: &'static str) -> Slot<'_> {
+        debug_assert!(is_plain(name), "`{name}`");
+        self.separate();
+        for part in [b"\"", name.as_bytes(), b"\":"] {
+            self.line.extend_from_slice(part);
+        }
+        Slot(self.line)
+    }
+
+    /// The value of any `name`.
+    pub fn entry(&mut self, name: &str) -> Slot<'_> {
+        self.separate();
+        text(self.line, name);
+        self.line.push(b':');
+        Slot(self.line)
+    }
+
+    /// Fields that were written beforehand.
+    pub fn again(&mut self, Written(fields): &Written) {
+        if !fields.is_empty() {
+            self.separate();
+            self.line.extend_from_slice(fields);
+        }
+    }
+
+    fn separate(&mut self) {
+        if !std::mem::take(&mut self.empty) {
+            self.line.push(b',');
+        }
+    }
+}
+
+impl Slot<'_> {
     /// A text.
-    pub fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        text(self.line, value);
+    pub fn text(self, value: &str) {
+        text(self.0, value);
     }
 
     /// A text, or null.
-    pub fn optional(&mut self, name: &str, value: Option<&str>) {
+    pub fn optional(self, value: Option<&str>) {
         match value {
-            Some(value) => self.text(name, value),
-            None => self.null(name),
+            Some(value) => self.text(value),
+            None => self.null(),
         }
     }
 
     /// A list of texts.
-    pub fn texts<'t>(&mut self, name: &str, values: impl IntoIterator<Item = &'t str>) {
-        self.name(name);
-        self.line.push(b'[');
+    pub fn texts<'t>(self, values: impl IntoIterator<Item = &'t str>) {
+        let Self(line) = self;
+        line.push(b'[');
         let mut first = true;
         for value in values {
             if !std::mem::take(&mut first) {
-                self.line.push(b',');
+                line.push(b',');
             }
-            text(self.line, value);
+            text(line, value);
         }
-        self.line.push(b']');
+        line.push(b']');
     }
 
     /// A whole number.
-    pub fn number(&mut self, name: &str, value: u64) {
-        self.name(name);
-        digits(self.line, value);
-    }
-
-    /// A whole number of either sign.
-    pub fn integer(&mut self, name: &str, value: i64) {
-        self.name(name);
-        // Writing to memory cannot fail, and every number serialises.
-        drop(serde_json::to_writer(&mut *self.line, &value));
-    }
-
-    /// An IP address.
-    pub fn address(&mut self, name: &str, value: IpAddr) {
-        self.name(name);
-        // Writing to memory cannot fail, and every address serialises.
-        drop(serde_json::to_writer(&mut *self.line, &value));
+    pub fn number(self, value: impl Into<Number>) {
+        digits(self.0, value);
     }
 
     /// True or false.
-    pub fn truth(&mut self, name: &str, value: bool) {
-        self.name(name);
-        self.line.extend_from_slice(if value { b"true" } else { b"false" });
+    pub fn truth(self, value: bool) {
+        self.0.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     /// Null.
-    pub fn null(&mut self, name: &str) {
-        self.name(name);
-        self.line.extend_from_slice(b"null");
+    pub fn null(self) {
+        self.0.extend_from_slice(b"null");
     }
 
-    /// An object within this one.
-    pub fn object(&mut self, name: &str, fill: impl FnOnce(&mut Object<'_>)) {
-        self.name(name);
-        self.line.push(b'{');
-        fill(&mut Object { line: self.line, empty: true });
-        self.line.push(b'}');
+    /// An IP address.
+    pub fn address(self, value: IpAddr) {
+        // Writing to memory cannot fail, and every address serialises.
+        drop(serde_json::to_writer(self.0, &value));
+    }
+
+    /// An object of its own.
+    pub fn object(self, fill: impl FnOnce(&mut Object<'_>)) {
+        let Self(line) = self;
+        line.push(b'{');
+        fill(&mut Object { line, empty: true });
+        line.push(b'}');
     }
 
     /// Anything that has a form of its own.
     ///
     /// # Errors
     /// It does not serialise; the line is then of no use.
-    pub fn value(&mut self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        self.name(name);
-        Ok(serde_json::to_writer(&mut *self.line, value)?)
-    }
-
-    fn name(&mut self, name: &str) {
-        if !std::mem::take(&mut self.empty) {
-            self.line.push(b',');
-        }
-        text(self.line, name);
-        self.line.push(b':');
+    pub fn value(self, value: &impl Serialize) -> io::Result<()> {
+        Ok(serde_json::to_writer(self.0, value)?)
     }
 }
 
-/// A text in quotation marks. Nearly none holds a byte that must be escaped, and sixteen are looked at as quickly as one.
-pub(super) fn text(line: &mut Vec<u8>, value: &str) {
-    let escaped = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
-    if value.bytes().fold(false, |any, byte| any | escaped(byte)) {
+/// A text in quotation marks.
+fn text(line: &mut Vec<u8>, value: &str) {
+    if is_plain(value) {
+        for part in [b"\"", value.as_bytes(), b"\""] {
+            line.extend_from_slice(part);
+        }
+    } else {
         // Writing to memory cannot fail, and every text serialises.
         drop(serde_json::to_writer(line, value));
-    } else {
-        line.reserve(value.len() + 2);
-        line.push(b'"');
-        line.extend_from_slice(value.as_bytes());
-        line.push(b'"');
     }
 }
 
 /// A whole number in decimal.
-pub(super) fn digits(line: &mut Vec<u8>, value: u64) {
+pub(super) fn digits(line: &mut Vec<u8>, value: impl Into<Number>) {
     // Writing to memory cannot fail, and every number serialises.
-    drop(serde_json::to_writer(line, &value));
+    drop(serde_json::to_writer(line, &value.into()));
+}
+
+/// Whether nothing in `value` must be escaped (RFC 8259 §7), as in nearly every text: eight bytes are looked at in one go.
+fn is_plain(value: &str) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    /// Sets the top bit of some byte if one of `word` is below `bound`, which is at most 128.
+    const fn below(word: u64, bound: u64) -> u64 {
+        word.wrapping_sub(ONES * bound) & !word & TOPS
+    }
+    let escaped = |bytes: [u8; 8]| {
+        let word = u64::from_ne_bytes(bytes);
+        below(word, b' ' as u64) | below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1)
+    };
+    let (words, rest) = value.as_bytes().as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last.iter_mut().zip(rest).for_each(|(byte, given)| *byte = *given);
+    words.iter().fold(escaped(last), |any, word| any | escaped(*word)) == 0
 }
 
 #[cfg(test)]
@@ -148,36 +196,52 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_in_its_order() {
+        let always = Written::new(|object| {
+            object.field("d").texts(["1", "2"]);
+            object.field("e").texts([]);
+        });
         let written = Object::read(|object| {
-            object.text("b", "x\"\\\n");
-            object.optional("a", None);
-            object.optional("c", Some(""));
-            object.texts("d", ["1", "2"]);
-            object.texts("e", []);
-            object.number("f", u64::MAX);
-            object.truth("g", true);
-            object.object("h", |inner| {
-                inner.truth("i", false);
-                inner.object("j", |_| ());
+            object.field("b").text("x\"\\\n");
+            object.field("a").optional(None);
+            object.field("c").optional(Some(""));
+            object.again(&always);
+            object.again(&Written::new(|_| ()));
+            object.field("f").number(u64::MAX);
+            object.field("g").truth(true);
+            object.field("h").object(|inner| {
+                inner.again(&always);
+                inner.entry("\"i").truth(false);
+                inner.field("j").object(|_| ());
             });
-            object.value("k", &json!([1, null]))
+            object.field("l").address([127, 0, 0, 1].into());
+            object.field("k").value(&json!([1, null]))
         });
         let expected = json!({
             "b": "x\"\\\n", "a": null, "c": "", "d": ["1", "2"], "e": [], "f": u64::MAX, "g": true,
-            "h": {"i": false, "j": {}}, "k": [1, null],
+            "h": {"d": ["1", "2"], "e": [], "\"i": false, "j": {}}, "l": "127.0.0.1", "k": [1, null],
         });
         assert_eq!(serde_json::to_string(&written.unwrap()).unwrap(), expected.to_string());
     }
 
     proptest! {
         #[test]
-        fn a_text_and_a_number_are_written_as_serde_json_writes_them(value in ".*", name in any::<String>(), number: u64) {
+        fn a_text_and_a_number_are_written_as_serde_json_writes_them(
+            value in prop_oneof![any::<String>(), "[ -~]{0,40}[\u{0}-\u{ff}]?[ !#-\\[\\]-~]{0,20}"],
+            name in any::<String>(),
+            number: i64,
+        ) {
             let mut line = vec![b'{'];
             let mut object = Object { line: &mut line, empty: true };
-            object.text(&name, &value);
-            object.number("n", number);
+            object.entry(&name).text(&value);
+            object.field("n").number(number);
             let quoted = |value: &str| serde_json::to_string(value).unwrap();
             prop_assert_eq!(String::from_utf8(line).unwrap(), format!("{{{}:{},\"n\":{number}", quoted(&name), quoted(&value)));
+        }
+
+        #[test]
+        fn only_what_need_not_be_escaped_is_plain(value in "[\u{0}-\u{ff}\"\\\\ -~]{0,24}") {
+            let escaped = |c: char| c < ' ' || c == '"' || c == '\\';
+            prop_assert_eq!(is_plain(&value), !value.chars().any(escaped));
         }
     }
 }

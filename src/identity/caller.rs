@@ -1,11 +1,8 @@
-//! The caller as the upstream knows it, and a place to keep what was prepared for it.
+//! The caller as the upstream knows it.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
 use serde_json::Value as Json;
 
 use super::Failure;
@@ -19,35 +16,17 @@ use crate::model::{Credential, Subject};
 #[derive(Debug)]
 pub struct Caller {
     /// Who it is.
-    pub subject: Arc<Subject>,
-    /// What the decision point prepared for it.
-    pub memo: Memo,
+    pub subject: Subject,
+    /// Tells it from every other caller of this process, one with the same subject too.
+    pub number: u64,
 }
 
-/// One slot for a value of any type, which lives only as long as somebody else has it: a million callers are remembered, but
-/// what was prepared for each of them is several times as large as all that is known of it.
-#[derive(Default)]
-pub struct Memo(ArcSwapOption<Weak<dyn Any + Send + Sync>>);
-
-impl Memo {
-    /// What was kept last, if it is a `T` and lives.
+impl Caller {
+    /// A caller that is none of those before.
     #[must_use]
-    pub fn read<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        let kept = self.0.load();
-        let value: &Weak<dyn Any + Send + Sync> = kept.as_ref()?;
-        value.upgrade()?.downcast().ok()
-    }
-
-    /// Keeps `value` instead of what was kept before, whatever that was.
-    pub fn keep<T: Any + Send + Sync>(&self, value: &Arc<T>) {
-        let value: Weak<T> = Arc::downgrade(value);
-        self.0.store(Some(Arc::new(value)));
-    }
-}
-
-impl fmt::Debug for Memo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.load().is_some() { "Memo(kept)" } else { "Memo(empty)" })
+    pub fn new(subject: Subject) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        Self { subject, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -88,25 +67,6 @@ fn read(plan: &CallerPlan, credential: &Credential, document: &Json) -> Result<S
         };
         attributes.insert(attribute.clone(), texts);
     }
-    Ok(Subject { id, name, roles, attributes })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_memo_keeps_one_value_while_it_lives_and_knows_its_type() {
-        let memo = Memo::default();
-        assert_eq!(memo.read::<u8>(), None);
-        let (seven, text) = (Arc::new(7_u8), Arc::new("text"));
-        memo.keep(&seven);
-        assert_eq!(memo.read::<u8>().as_deref(), Some(&7));
-        assert_eq!(memo.read::<u16>(), None, "another type is not it");
-        memo.keep(&text);
-        assert_eq!(memo.read::<u8>(), None);
-        assert_eq!(memo.read::<&str>().as_deref(), Some(&"text"));
-        drop(text);
-        assert_eq!(memo.read::<&str>(), None);
-    }
+    let roles = roles.into_iter().map(String::into_boxed_str).collect();
+    Ok(Subject { id: id.into(), name: name.into(), roles, attributes })
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Failure;
 use super::key::Key;
 use super::limits::{Limits, Permit};
-use super::store::{Entry, Marks, Shelf, Terms};
+use super::store::{About, Entry, Marks, Shelf, Terms};
 use crate::metrics::{LookupOutcome, Metrics};
 
 /// How often one need looks again because what it waited for was dropped.
@@ -29,6 +29,8 @@ pub(super) struct Hangar<T> {
     numbers: AtomicU64,
     limits: Arc<Limits>,
     lookup_timeout: Duration,
+    /// Every kind of fact that was kept: a handful for each version of a provider file.
+    kinds: Mutex<Vec<Arc<About>>>,
     metrics: Metrics,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Found<T> {
 /// What a need got.
 #[derive(Debug)]
 pub(super) struct Obtained<T> {
-    pub(super) entry: Arc<Entry<T>>,
+    pub(super) entry: Entry<T>,
     pub(super) outcome: LookupOutcome,
 }
 
@@ -72,14 +74,14 @@ struct Flight<T> {
 #[derive(Debug)]
 enum Landing<T> {
     Flying,
-    Landed(Result<Arc<Entry<T>>, Failure>),
+    Landed(Result<Entry<T>, Failure>),
     /// The need was dropped meanwhile: look again.
     Dropped,
 }
 
 /// What a need boards.
 enum Boarding<T> {
-    Kept(Arc<Entry<T>>),
+    Kept(Entry<T>),
     Flight { landing: watch::Receiver<Landing<T>>, own: bool },
 }
 
@@ -91,15 +93,15 @@ impl<T: Send + Sync + 'static> Hangar<T> {
         lookup_timeout: Duration,
         metrics: Metrics,
     ) -> Self {
-        let flights = Mutex::default();
-        Self { shelf, refused, flights, numbers: AtomicU64::new(0), limits, lookup_timeout, metrics }
+        let (flights, kinds) = (Mutex::default(), Mutex::default());
+        Self { shelf, refused, flights, kinds, numbers: AtomicU64::new(0), limits, lookup_timeout, metrics }
     }
 
     /// What `need` names: kept, or by `look_up`, which is given the entry that has grown too old.
     pub(super) async fn obtain<F>(
         self: &Arc<Self>,
         need: &Need<'_>,
-        look_up: impl Fn(Option<Arc<Entry<T>>>) -> F,
+        look_up: impl Fn(Option<Entry<T>>) -> F,
     ) -> Result<Obtained<T>, Failure>
     where
         F: Future<Output = Result<Found<T>, Failure>> + Send + 'static,
@@ -114,7 +116,7 @@ impl<T: Send + Sync + 'static> Hangar<T> {
             Err(_) => LookupOutcome::Error,
         };
         match &obtained {
-            Ok(Obtained { entry, outcome: LookupOutcome::Hit }) => entry.hits.inc(),
+            Ok(Obtained { entry, outcome: LookupOutcome::Hit }) => entry.about.hits.inc(),
             _ => self.metrics.fact_lookup(need.provider, need.fact, outcome),
         }
         obtained
@@ -165,7 +167,7 @@ impl<T: Send + Sync + 'static> Hangar<T> {
     async fn attempt<F>(
         self: &Arc<Self>,
         need: &Need<'_>,
-        look_up: impl Fn(Option<Arc<Entry<T>>>) -> F,
+        look_up: impl Fn(Option<Entry<T>>) -> F,
     ) -> Result<Obtained<T>, Failure>
     where
         F: Future<Output = Result<Found<T>, Failure>> + Send + 'static,
@@ -196,7 +198,7 @@ impl<T: Send + Sync + 'static> Hangar<T> {
         Err(last)
     }
 
-    fn board<F>(self: &Arc<Self>, need: &Need<'_>, look_up: impl Fn(Option<Arc<Entry<T>>>) -> F) -> Result<Boarding<T>, Failure>
+    fn board<F>(self: &Arc<Self>, need: &Need<'_>, look_up: impl Fn(Option<Entry<T>>) -> F) -> Result<Boarding<T>, Failure>
     where
         F: Future<Output = Result<Found<T>, Failure>> + Send + 'static,
     {
@@ -232,8 +234,21 @@ impl<T: Send + Sync + 'static> Hangar<T> {
         Ok(Boarding::Flight { landing, own: true })
     }
 
+    /// What the entries of a fact have in common.
+    fn about(&self, provider: &Arc<str>, fact: &Arc<str>, terms: Terms) -> Arc<About> {
+        let mut kinds = self.kinds.lock();
+        let known = kinds.iter().find(|about| about.terms == terms && about.fact == *fact && about.provider == *provider);
+        if let Some(about) = known {
+            return Arc::clone(about);
+        }
+        let hits = self.metrics.fact_lookups(provider, fact, LookupOutcome::Hit);
+        let about = Arc::new(About { provider: Arc::clone(provider), fact: Arc::clone(fact), hits, terms });
+        kinds.push(Arc::clone(&about));
+        about
+    }
+
     /// What is kept and young enough. Nothing is kept under a key that was refused, so that only a miss asks for that.
-    fn kept(&self, need: &Need<'_>) -> Result<Option<Arc<Entry<T>>>, Failure> {
+    fn kept(&self, need: &Need<'_>) -> Result<Option<Entry<T>>, Failure> {
         match self.shelf.entry(&need.key).filter(|entry| entry.is_fresh()) {
             None if self.refused.as_ref().is_some_and(|refused| refused.has(&need.key)) => Err(Failure::Refused),
             entry => Ok(entry),
@@ -274,8 +289,7 @@ impl<T: Send + Sync + 'static> Pilot<T> {
         }
         let landing = self.land(found.map(|found| {
             let Found { value, subject } = found;
-            let hits = self.hangar.metrics.fact_lookups(provider, fact, LookupOutcome::Hit);
-            Arc::new(Entry { value: Arc::new(value), fact: Arc::clone(fact), hits, subject, began, terms: self.terms })
+            Entry { value: Arc::new(value), about: self.hangar.about(provider, fact, self.terms), subject, began }
         }));
         // Given back first: whoever is woken by the answer may ask the next question at once.
         self.permit = None;
@@ -283,7 +297,7 @@ impl<T: Send + Sync + 'static> Pilot<T> {
     }
 
     /// Keeps what was found, unless it was dropped meanwhile.
-    fn land(&self, found: Result<Arc<Entry<T>>, Failure>) -> Landing<T> {
+    fn land(&self, found: Result<Entry<T>, Failure>) -> Landing<T> {
         let key = self.key;
         let mut flights = self.hangar.flights.lock();
         if flights.get(&key).is_none_or(|flight| flight.number != self.number) {
@@ -291,7 +305,7 @@ impl<T: Send + Sync + 'static> Pilot<T> {
         }
         flights.remove(&key);
         match &found {
-            Ok(entry) => self.hangar.shelf.put(key, Arc::clone(entry)),
+            Ok(entry) => self.hangar.shelf.put(key, entry.clone()),
             Err(Failure::Refused) => {
                 if let Some(refused) = &self.hangar.refused {
                     self.hangar.shelf.take(&key);

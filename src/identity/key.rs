@@ -1,6 +1,7 @@
 //! Names under which facts are kept: keyed hashes that hold no credential and leave no input out.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 
 use hmac::digest::FixedOutput;
@@ -11,9 +12,36 @@ use super::plan::{FactPlan, Plan, Source};
 use super::scope::Scope;
 use crate::model::Credential;
 
-/// HMAC-SHA-256 of everything that an answer depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 32]);
+/// The first half of HMAC-SHA-256 (RFC 2104 §5 allows no less) of everything that an answer depends on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key([u8; 16]);
+
+/// A key is a keyed hash already: its first half is what a map needs of it, and nobody outside can choose it.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self([a, b, c, d, e, f, g, h, ..]) = *self;
+        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// Takes a [`Key`]'s hash for what it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        // Nothing but keys comes here, and they are one number each.
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = self.0.rotate_left(8) ^ number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Makes the keys of one upstream, with a random key of this process.
 #[derive(Clone)]
@@ -50,11 +78,11 @@ impl Keyring {
         let mut fields = self.fields("fact", plan).credential(credential).text(&fact.name).text(&scope.subject.id);
         for step in &fact.steps {
             if let Source::Caller(attribute) = &step.source {
-                fields = fields.list(scope.caller(attribute));
+                fields = fields.list(&scope.caller(attribute));
             }
             for name in step.placeholders() {
                 fields = match name.strip_prefix("caller.") {
-                    Some(attribute) => fields.list(scope.caller(attribute)),
+                    Some(attribute) => fields.list(&scope.caller(attribute)),
                     None => fields.optional(scope.input(name)),
                 };
             }
@@ -64,11 +92,7 @@ impl Keyring {
 
     /// An address of the caller's own, in the unique local range `fd00::/8`: the upstream counts its lookups apart.
     pub(super) fn address(&self, credential: &Credential) -> IpAddr {
-        let Key(hash) = Fields(self.keyed.clone()).text("address").text(&self.upstream).credential(credential).key();
-        let mut octets = [0; 16];
-        for (octet, byte) in octets.iter_mut().zip(hash) {
-            *octet = byte;
-        }
+        let Key(octets) = Fields(self.keyed.clone()).text("address").text(&self.upstream).credential(credential).key();
         IpAddr::V6(Ipv6Addr::from_bits(Ipv6Addr::from(octets).to_bits() & (u128::MAX >> 8) | (0xfd << 120)))
     }
 
@@ -99,7 +123,7 @@ impl Fields {
         }
     }
 
-    fn list(self, texts: &[String]) -> Self {
+    fn list(self, texts: &[&str]) -> Self {
         let counted = self.bytes(&(texts.len() as u64).to_be_bytes());
         texts.iter().fold(counted, |fields, text| fields.text(text))
     }
@@ -110,7 +134,10 @@ impl Fields {
     }
 
     fn key(self) -> Key {
-        Key(self.0.finalize_fixed().into())
+        let hash: [u8; 32] = self.0.finalize_fixed().into();
+        let mut key = [0; 16];
+        key.iter_mut().zip(hash).for_each(|(byte, hashed)| *byte = hashed);
+        Key(key)
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use ask::{Ask, AskError, Question, Reply};
-pub use caller::{Caller, Memo};
+pub use caller::Caller;
 pub use key::NoEntropy;
 pub use plan::{CallerPlan, FactPlan, Lookup, Origin, Output, Plan, ResetHeader, ResetUnit, Source, Step, TablePlan};
 pub use pointer::{Pointer, PointerError, PointerTemplate};
@@ -202,8 +202,8 @@ impl<A: Ask> Identity<A> {
             let (inner, plan, credential) = (Arc::clone(&self.inner), Arc::clone(plan), credential.clone());
             async move {
                 let subject = caller::prove(&inner.errand(&plan, &credential, client), &plan.caller).await?;
-                let id = subject.id.as_str().into();
-                Ok(Found { value: Caller { subject: Arc::new(subject), memo: Memo::default() }, subject: Some(id) })
+                let id = Arc::clone(&subject.id);
+                Ok(Found { value: Caller::new(subject), subject: Some(id) })
             }
         };
         self.inner.callers.obtain(&need, look_up).await.map(Known::from)
@@ -246,7 +246,7 @@ impl<A: Ask> Identity<A> {
                 let inputs: Vec<(&str, &str)> = inputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 let errand = inner.errand(&plan, &credential, client);
                 match lookup::fact(&errand, known, Scope::new(&caller.subject, &inputs)).await {
-                    Ok(value) => Ok(Found { value, subject: Some(caller.subject.id.as_str().into()) }),
+                    Ok(value) => Ok(Found { value, subject: Some(Arc::clone(&caller.subject.id)) }),
                     Err(Trouble::Failed(failure)) => Err(failure),
                     Err(Trouble::Unauthorized) => Err(inner.doubt(&plan, &credential, &errand).await),
                 }
@@ -278,7 +278,7 @@ impl<A: Ask> Identity<A> {
             terms: Terms { kept: terms.kept.max(TABLE_KEPT), ..terms },
             shared: true,
         };
-        let look_up = |previous: Option<Arc<store::Entry<Table>>>| {
+        let look_up = |previous: Option<store::Entry<Table>>| {
             let (inner, plan, table) = (Arc::clone(&self.inner), Arc::clone(plan), table.to_owned());
             let service = inner.settings.service.clone();
             let is_service = service.is_some();
@@ -286,7 +286,7 @@ impl<A: Ask> Identity<A> {
             async move {
                 let known = plan.table(&table).ok_or_else(|| Failure::unavailable(format!("there is no table `{table}`")))?;
                 let errand = inner.errand(&plan, &credential, client);
-                let previous = previous.map(|entry| Arc::clone(&entry.value));
+                let previous = previous.map(|entry| entry.value);
                 match table::look_up(&errand, known, previous).await {
                     Ok(value) => Ok(Found { value, subject: None }),
                     Err(Trouble::Failed(failure)) => Err(failure),
@@ -371,7 +371,7 @@ impl Failure {
 impl<T> From<Obtained<T>> for Known<T> {
     fn from(obtained: Obtained<T>) -> Self {
         let Obtained { entry, outcome } = obtained;
-        Self { value: Arc::clone(&entry.value), age: entry.began.elapsed(), stale: outcome == LookupOutcome::Stale }
+        Self { age: entry.began.elapsed(), value: entry.value, stale: outcome == LookupOutcome::Stale }
     }
 }
 

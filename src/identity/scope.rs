@@ -24,19 +24,19 @@ impl<'a> Scope<'a> {
     }
 
     /// All texts of the caller that are named `name`.
-    pub(super) fn caller(&self, name: &str) -> &'a [String] {
+    pub(super) fn caller(&self, name: &str) -> Vec<&'a str> {
         match name {
-            "id" => std::slice::from_ref(&self.subject.id),
-            "name" => std::slice::from_ref(&self.subject.name),
-            "roles" => &self.subject.roles,
-            attribute => self.subject.attributes.get(attribute).map(Vec::as_slice).unwrap_or_default(),
+            "id" => vec![&self.subject.id],
+            "name" => vec![&self.subject.name],
+            "roles" => self.subject.roles.iter().map(|role| &**role).collect(),
+            attribute => self.subject.attributes.get(attribute).into_iter().flatten().map(String::as_str).collect(),
         }
     }
 
     /// What the placeholder `name` stands for: `caller.…`, an input, or an output that a step has set, in this order.
     pub(super) fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         if let Some(attribute) = name.strip_prefix("caller.") {
-            return self.caller(attribute).first().map(|text| text.as_str().into());
+            return self.caller(attribute).first().map(|text| (*text).into());
         }
         if let Some(input) = self.input(name) {
             return Some(input.into());

@@ -1,5 +1,6 @@
 //! Where facts are kept while they are young: bounded, with an age on every entry.
 
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,29 +9,43 @@ use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::key::Key;
+use super::key::{Hashed, Key};
 use crate::metrics::{Metrics, Series};
 
 /// More than this nothing is kept; the cache bounds how long it can be told to keep something.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// One kept fact.
+/// One kept fact: as small as can be, since there may be a million of them, and it stands in the cache itself.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     pub(super) value: Arc<T>,
-    /// Its name in metrics.
-    pub(super) fact: Arc<str>,
-    /// Counts that it was there when it was needed.
-    pub(super) hits: Series,
+    pub(super) about: Arc<About>,
     /// The id of the caller it is about.
     pub(super) subject: Option<Arc<str>>,
     /// When its lookup began: what the upstream said cannot be older.
     pub(super) began: Instant,
+}
+
+impl<T> Clone for Entry<T> {
+    fn clone(&self) -> Self {
+        let Self { value, about, subject, began } = self;
+        Self { value: Arc::clone(value), about: Arc::clone(about), subject: subject.clone(), began: *began }
+    }
+}
+
+/// What the entries of one kind have in common.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) provider: Arc<str>,
+    /// Its name in metrics.
+    pub(super) fact: Arc<str>,
+    /// Counts that it was there when it was needed.
+    pub(super) hits: Series,
     pub(super) terms: Terms,
 }
 
 /// How long a fact is good.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Terms {
     /// The age at which it is looked up again.
     pub(super) ttl: Duration,
@@ -42,18 +57,18 @@ pub(super) struct Terms {
 
 impl<T> Entry<T> {
     pub(super) fn is_fresh(&self) -> bool {
-        self.began.elapsed() < self.terms.ttl
+        self.began.elapsed() < self.about.terms.ttl
     }
 
     /// Whether it may stand in for a lookup that failed.
     pub(super) fn is_usable(&self) -> bool {
-        self.began.elapsed() < self.terms.ttl.saturating_add(self.terms.max_stale)
+        self.began.elapsed() < self.about.terms.ttl.saturating_add(self.about.terms.max_stale)
     }
 }
 
 /// A bounded cache of entries that counts them by fact.
 pub(super) struct Shelf<T> {
-    entries: Cache<Key, Arc<Entry<T>>>,
+    entries: Cache<Key, Entry<T>, BuildHasherDefault<Hashed>>,
     metrics: Metrics,
 }
 
@@ -63,23 +78,23 @@ impl<T: Send + Sync + 'static> Shelf<T> {
         let entries = Cache::builder()
             .max_capacity(capacity)
             .expire_after(Kept)
-            .eviction_listener(move |_, entry: Arc<Entry<T>>, cause| {
-                counted.fact_entries(&entry.fact, -1);
+            .eviction_listener(move |_, entry: Entry<T>, cause| {
+                counted.fact_entries(&entry.about.fact, -1);
                 if cause == RemovalCause::Size {
-                    counted.fact_eviction(&entry.fact);
+                    counted.fact_eviction(&entry.about.fact);
                 }
             })
-            .build();
+            .build_with_hasher(BuildHasherDefault::default());
         Self { entries, metrics: metrics.clone() }
     }
 
-    pub(super) fn entry(&self, key: &Key) -> Option<Arc<Entry<T>>> {
+    pub(super) fn entry(&self, key: &Key) -> Option<Entry<T>> {
         self.entries.get(key)
     }
 
-    pub(super) fn put(&self, key: Key, entry: Arc<Entry<T>>) {
+    pub(super) fn put(&self, key: Key, entry: Entry<T>) {
         // Counted first: the listener may run within the insertion.
-        self.metrics.fact_entries(&entry.fact, 1);
+        self.metrics.fact_entries(&entry.about.fact, 1);
         self.entries.insert(key, entry);
     }
 
@@ -102,26 +117,20 @@ impl<T: Send + Sync + 'static> Shelf<T> {
 /// Lets an entry take up room as long as its terms say, by the clock of the wall: whether it is fresh is asked elsewhere.
 struct Kept;
 
-impl<T> moka::Expiry<Key, Arc<Entry<T>>> for Kept {
-    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry<T>>, _: std::time::Instant) -> Option<Duration> {
-        Some(entry.terms.kept.min(LONGEST))
+impl<T> moka::Expiry<Key, Entry<T>> for Kept {
+    fn expire_after_create(&self, _: &Key, entry: &Entry<T>, _: std::time::Instant) -> Option<Duration> {
+        Some(entry.about.terms.kept.min(LONGEST))
     }
 
-    fn expire_after_update(
-        &self,
-        _: &Key,
-        entry: &Arc<Entry<T>>,
-        _: std::time::Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(entry.terms.kept.min(LONGEST))
+    fn expire_after_update(&self, _: &Key, entry: &Entry<T>, _: std::time::Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(entry.about.terms.kept.min(LONGEST))
     }
 }
 
 /// Keys remembered for a fixed time: refused credentials, and those dropped a moment ago.
 #[derive(Debug)]
 pub(super) struct Marks {
-    marks: Cache<Key, Instant>,
+    marks: Cache<Key, Instant, BuildHasherDefault<Hashed>>,
     ttl: Duration,
     /// Whether there was ever one: as long as there was none, nobody needs to look.
     any: AtomicBool,
@@ -129,7 +138,10 @@ pub(super) struct Marks {
 
 impl Marks {
     pub(super) fn new(capacity: u64, ttl: Duration) -> Self {
-        let marks = Cache::builder().max_capacity(capacity.max(1)).time_to_live(ttl.min(LONGEST)).build();
+        let marks = Cache::builder()
+            .max_capacity(capacity.max(1))
+            .time_to_live(ttl.min(LONGEST))
+            .build_with_hasher(BuildHasherDefault::default());
         Self { marks, ttl, any: AtomicBool::new(false) }
     }
 

@@ -1,6 +1,7 @@
 //! Who asks, by which credential, and for what.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,14 +60,14 @@ impl Credential {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
-    /// The upstream's id of the caller.
-    pub id: String,
+    /// The upstream's id of the caller; whatever is remembered of the caller shares it.
+    pub id: Arc<str>,
     /// The login name.
     #[serde(default)]
-    pub name: String,
+    pub name: Box<str>,
     /// Global roles, as the upstream spells them.
     #[serde(default)]
-    pub roles: Vec<String>,
+    pub roles: Box<[Box<str>]>,
     /// Further texts that the provider file names, for lookups only (`{caller.email}`); a name may hold several.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub attributes: std::collections::BTreeMap<String, Vec<String>>,

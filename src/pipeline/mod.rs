@@ -38,7 +38,7 @@ pub use subject::IdentifiedRequest;
 pub use trail::Trail;
 pub use verdict::{Denial, Outcome, Permit};
 
-use crate::audit::{AuditLog, Recorded};
+use crate::audit::{AuditLog, Recorded, Written};
 use crate::config::Upstream;
 use crate::identity::{Ask, Identity};
 use crate::metrics::{Metrics, Stage};
@@ -64,6 +64,10 @@ pub struct Parts {
     pub networks: Arc<[(String, Vec<ipnet::IpNet>)]>,
     /// The callers that were prepared for these rules last.
     recent: subject::Recent,
+    /// `upstream` and `provider` of every record.
+    names: Written,
+    /// `policy_revision` of every record.
+    revision: Written,
 }
 
 impl Deref for Site {
@@ -79,7 +83,12 @@ impl Site {
     #[must_use]
     pub fn new(upstream: Arc<Upstream>, rules: Arc<Rules>, networks: Arc<[(String, Vec<ipnet::IpNet>)]>) -> Self {
         let guarded = rules.provider.guarded.iter().map(|space| format!("{}{space}", upstream.path_prefix)).collect();
-        Self(Arc::new(Parts { upstream, rules, guarded, networks, recent: subject::Recent::default() }))
+        let names = Written::new(|fields| {
+            fields.field("upstream").text(&upstream.name);
+            fields.field("provider").text(&rules.provider.name);
+        });
+        let revision = Written::new(|fields| fields.field("policy_revision").text(&rules.revision));
+        Self(Arc::new(Parts { upstream, rules, guarded, networks, recent: subject::Recent::default(), names, revision }))
     }
 
     fn networks_of(&self, client: std::net::IpAddr) -> Vec<String> {

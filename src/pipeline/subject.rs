@@ -1,11 +1,11 @@
 //! The third stop: who asks, and what is known of them; from the upstream, or given for a rehearsal.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use arc_swap::ArcSwapOption;
 
 use super::Site;
 use super::params::ValidatedRequest;
@@ -13,7 +13,7 @@ use super::trail::{FactKnown, Trail};
 use super::tunnel::Call;
 use super::verdict::Denial;
 use crate::identity::{Ask, Caller, Failure, Identity, Table};
-use crate::model::{Credential, Reason, Record, Resource, Subject, Value};
+use crate::model::{Credential, Reason, Record, Resource, Value};
 use crate::policy::Principal;
 use crate::rules::provider::{FactUse, Own, ResourceId};
 use crate::rules::router::Pattern;
@@ -35,32 +35,32 @@ pub struct IdentifiedRequest {
     pub(super) principal: Principal,
 }
 
-/// How many callers' preparations are kept, of about 2 KiB each; one more costs its caller's next request some microseconds.
+/// How many callers' preparations are kept, of about 2 KiB each. Each caller has one place, which it shares with every caller
+/// whose number has the same rest; whom another one displaced costs its next request some microseconds.
 const PREPARED: usize = 16 * 1024;
 
-/// What the decision point prepared for a caller, found by the caller until rules or the permission table change.
+/// What the decision point prepared for a caller, good until rules or the permission table change.
 struct Prepared {
+    caller: u64,
     table: u64,
     principal: Principal,
 }
 
-/// The callers that were prepared last, for one set of rules.
+/// The callers that were prepared last, for one set of rules: empty until the first one is.
 #[derive(Default)]
-pub(super) struct Recent(Mutex<VecDeque<Arc<Prepared>>>);
+pub(super) struct Recent(OnceLock<Box<[ArcSwapOption<Prepared>]>>);
 
 impl Recent {
-    fn keep(&self, prepared: Arc<Prepared>) {
-        let mut recent = self.0.lock();
-        let oldest = if recent.len() < PREPARED { None } else { recent.pop_front() };
-        recent.push_back(prepared);
-        drop(recent);
-        drop(oldest);
+    fn place(&self, caller: &Caller) -> Option<&ArcSwapOption<Prepared>> {
+        let places = self.0.get_or_init(|| (0..PREPARED).map(|_| ArcSwapOption::empty()).collect());
+        let index = usize::try_from(caller.number).ok()?.checked_rem(places.len())?;
+        places.get(index)
     }
 }
 
 impl fmt::Debug for Recent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Recent({})", self.0.lock().len())
+        f.write_str("Recent")
     }
 }
 
@@ -79,7 +79,7 @@ impl ValidatedRequest {
             Err(failure) => return Err(trail.failed(&failure)),
         };
         trail.caller_age = Some((caller.age, caller.stale));
-        trail.known(&action, Arc::clone(&caller.value.subject));
+        trail.known(&action, Arc::clone(&caller.value));
         let permissions = match plan.table(PERMISSIONS) {
             None => None,
             Some(_) => match identity.table(plan, PERMISSIONS, &credential, client).await {
@@ -129,7 +129,7 @@ impl ValidatedRequest {
             Err(error) => return Err(trail.deny(Reason::PolicyError, error.to_string())),
         };
         trail.is_self = own(&action, &params, &subject.id, &subject.name, &rules.provider.id_lengths);
-        trail.known(&action, Arc::new(subject));
+        trail.known(&action, Arc::new(Caller::new(subject)));
         let nothing = crate::policy::Reads::default();
         let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
         for fact in needed(&action, &reads.facts) {
@@ -157,11 +157,11 @@ impl ValidatedRequest {
 
 impl Trail {
     /// Who asks, which is also what `action` may be about.
-    fn known(&mut self, action: &Action, subject: Arc<Subject>) {
+    fn known(&mut self, action: &Action, caller: Arc<Caller>) {
         if action.resource_id == ResourceId::Caller {
-            self.resource = Some(Resource { kind: action.resource.clone(), id: subject.id.clone() });
+            self.resource = Some(Resource { kind: action.resource.clone(), id: caller.subject.id.to_string() });
         }
-        self.subject = Some(subject);
+        self.caller = Some(caller);
     }
 
     /// A denial for what a lookup ran into.
@@ -231,9 +231,12 @@ fn unknown(trail: &Trail, fact: &str) -> Record {
 fn principal(site: &Site, caller: &Caller, permissions: Option<&Table>) -> Result<Principal, String> {
     let engine = &site.rules.engine;
     let revision = permissions.map_or(0, |table| table.revision);
-    if let Some(prepared) = caller.memo.read::<Prepared>()
-        && engine.prepared(&prepared.principal)
+    let place = site.recent.place(caller);
+    if let Some(place) = place
+        && let Some(prepared) = &*place.load()
+        && prepared.caller == caller.number
         && prepared.table == revision
+        && engine.prepared(&prepared.principal)
     {
         return Ok(prepared.principal.clone());
     }
@@ -243,9 +246,9 @@ fn principal(site: &Site, caller: &Caller, permissions: Option<&Table>) -> Resul
     }
     let held: Vec<&str> = held.into_iter().collect();
     let principal = engine.principal(&caller.subject, &held).map_err(|error| error.to_string())?;
-    let prepared = Arc::new(Prepared { table: revision, principal: principal.clone() });
-    caller.memo.keep(&prepared);
-    site.recent.keep(prepared);
+    if let Some(place) = place {
+        place.store(Some(Arc::new(Prepared { caller: caller.number, table: revision, principal: principal.clone() })));
+    }
     Ok(principal)
 }
 

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::Site;
 use crate::audit::Object;
-use crate::identity::{Known, Table};
-use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Subject, Value};
+use crate::identity::{Caller, Known, Table};
+use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Value};
 use crate::policy::PolicyInfo;
 use crate::rules::Action;
 use crate::rules::provider::Tunnel;
@@ -36,7 +36,7 @@ pub struct Trail {
     pub(super) tunnel: Option<(Arc<Tunnel>, String)>,
     pub(super) resource: Option<Resource>,
     pub(super) params: Option<Record>,
-    pub(super) subject: Option<Arc<Subject>>,
+    pub(super) caller: Option<Arc<Caller>>,
     pub(super) caller_age: Option<(Duration, bool)>,
     /// Tables past their time that stood in for a failed lookup, with their age.
     pub(super) stale_tables: Vec<(String, Duration)>,
@@ -72,7 +72,7 @@ impl Trail {
             tunnel: None,
             resource: None,
             params: None,
-            subject: None,
+            caller: None,
             caller_age: None,
             stale_tables: Vec::new(),
             facts: Vec::new(),
@@ -156,75 +156,74 @@ impl Trail {
     /// Writes the fields of its `decision` record.
     pub(super) fn write(&self, told: &Told<'_>, fields: &mut Object<'_>) {
         let enforced = self.site.upstream.mode == Mode::Enforce || told.reason.is_some_and(super::always_enforced);
-        fields.text("upstream", &self.site.upstream.name);
-        fields.text("provider", &self.site.rules.provider.name);
-        fields.text("door", self.door.as_str());
-        fields.text("method", &self.method);
-        fields.text("target", &self.target);
-        fields.optional("correlation", self.correlation.as_deref());
-        match &self.subject {
-            Some(subject) => fields.object("subject", |fields| {
-                fields.text("type", "User");
-                fields.text("id", &subject.id);
-                fields.text("name", &subject.name);
-                fields.texts("roles", subject.roles.iter().map(String::as_str));
+        fields.again(&self.site.names);
+        fields.field("door").text(self.door.as_str());
+        fields.field("method").text(&self.method);
+        fields.field("target").text(&self.target);
+        fields.field("correlation").optional(self.correlation.as_deref());
+        match self.caller.as_ref().map(|caller| &caller.subject) {
+            Some(subject) => fields.field("subject").object(|fields| {
+                fields.field("type").text("User");
+                fields.field("id").text(&subject.id);
+                fields.field("name").text(&subject.name);
+                fields.field("roles").texts(subject.roles.iter().map(|role| &**role));
             }),
-            None => fields.null("subject"),
+            None => fields.field("subject").null(),
         }
         match &self.action {
-            Some(action) => fields.object("action", |fields| fields.text("name", &action.id)),
-            None => fields.null("action"),
+            Some(action) => fields.field("action").object(|fields| fields.field("name").text(&action.id)),
+            None => fields.field("action").null(),
         }
         match &self.resource {
-            Some(resource) => fields.object("resource", |fields| {
-                fields.text("type", &resource.kind);
-                fields.text("id", &resource.id);
+            Some(resource) => fields.field("resource").object(|fields| {
+                fields.field("type").text(&resource.kind);
+                fields.field("id").text(&resource.id);
             }),
-            None => fields.null("resource"),
+            None => fields.field("resource").null(),
         }
-        fields.object("context", |fields| self.write_context(fields));
-        fields.text("decision", told.decision.as_str());
-        fields.truth("enforced", enforced);
-        fields.optional("reason", told.reason.map(Reason::as_str));
+        fields.field("context").object(|fields| self.write_context(fields));
+        fields.field("decision").text(told.decision.as_str());
+        fields.field("enforced").truth(enforced);
+        fields.field("reason").optional(told.reason.map(Reason::as_str));
         if let Some(detail) = told.detail {
-            fields.text("detail", &shown(detail.as_bytes(), LONGEST_SHOWN));
+            fields.field("detail").text(&shown(detail.as_bytes(), LONGEST_SHOWN));
         }
-        fields.texts("policies", told.policies.iter().map(|policy| policy.id.as_str()));
+        fields.field("policies").texts(told.policies.iter().map(|policy| policy.id.as_str()));
         if !told.obligations.is_empty() {
-            fields.object("obligations", |fields| obligations(told.obligations, fields));
+            fields.field("obligations").object(|fields| obligations(told.obligations, fields));
         }
-        fields.text("policy_revision", &self.site.rules.revision);
-        fields.object("facts", |fields| self.write_ages(fields));
+        fields.again(&self.site.revision);
+        fields.field("facts").object(|fields| self.write_ages(fields));
     }
 
     /// Everything that the policies could read, and the client's address.
     fn write_context(&self, fields: &mut Object<'_>) {
         match &self.params {
-            Some(params) => fields.object("params", |fields| params.write(fields)),
-            None => fields.null("params"),
+            Some(params) => fields.field("params").object(|fields| params.write(fields)),
+            None => fields.field("params").null(),
         }
-        fields.address("client", self.client);
+        fields.field("client").address(self.client);
         if let Some(is_self) = self.is_self {
-            fields.truth("self", is_self);
+            fields.field("self").truth(is_self);
         }
         if !self.networks.is_empty() {
-            fields.texts("networks", self.networks.iter().map(String::as_str));
+            fields.field("networks").texts(self.networks.iter().map(String::as_str));
         }
         if !self.table.is_empty() {
-            fields.object("table", |fields| self.table.write(fields));
+            fields.field("table").object(|fields| self.table.write(fields));
         }
         for fact in &self.facts {
-            fields.object(&fact.name, |fields| fact.record.write(fields));
+            fields.entry(&fact.name).object(|fields| fact.record.write(fields));
         }
     }
 
     /// How old each fact was.
     fn write_ages(&self, fields: &mut Object<'_>) {
         let mut write = |name: &str, age: Duration, stale: Option<bool>| {
-            fields.object(name, |fields| {
-                fields.number("age_ms", u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            fields.entry(name).object(|fields| {
+                fields.field("age_ms").number(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
                 if let Some(stale) = stale {
-                    fields.truth("stale", stale);
+                    fields.field("stale").truth(stale);
                 }
             });
         };
@@ -244,10 +243,10 @@ impl Record {
     fn write(&self, fields: &mut Object<'_>) {
         for (name, value) in self.iter() {
             match value {
-                Value::Boolean(value) => fields.truth(name, *value),
-                Value::Integer(value) => fields.integer(name, *value),
-                Value::Text(value) => fields.text(name, value),
-                Value::Set(values) => fields.texts(name, values.iter().map(String::as_str)),
+                Value::Boolean(value) => fields.entry(name).truth(*value),
+                Value::Integer(value) => fields.entry(name).number(*value),
+                Value::Text(value) => fields.entry(name).text(value),
+                Value::Set(values) => fields.entry(name).texts(values.iter().map(String::as_str)),
             }
         }
     }
@@ -264,7 +263,7 @@ fn obligations(obligations: &[Obligation], fields: &mut Object<'_>) {
             })
             .peekable();
         if values.peek().is_some() {
-            fields.texts(name, values);
+            fields.entry(name).texts(values);
         }
     }
 }

@@ -402,11 +402,11 @@ impl Entry for Outcome {
 
     fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
         match self.status {
-            Some(status) => fields.number("status", status.into()),
-            None => fields.null("status"),
+            Some(status) => fields.field("status").number(status),
+            None => fields.field("status").null(),
         }
-        fields.number("bytes", self.bytes);
-        fields.number("duration_us", self.duration_us);
+        fields.field("bytes").number(self.bytes);
+        fields.field("duration_us").number(self.duration_us);
         Ok(())
     }
 }

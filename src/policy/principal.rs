@@ -14,7 +14,7 @@ use crate::policy::compiled::Names;
 pub struct Principal(Arc<Prepared>);
 
 struct Prepared {
-    id: String,
+    id: Arc<str>,
     /// The numbers of the roles and permissions that policies name.
     held: Box<[u32]>,
     uid: EntityUid,
@@ -44,14 +44,14 @@ impl Principal {
         names: &Names,
         actions: &Arc<Entities>,
     ) -> Result<Self, PrincipalError> {
-        let held = names.held(subject.roles.iter().map(String::as_str), permissions.iter().map(AsRef::as_ref));
+        let held = names.held(subject.roles.iter().map(|role| &**role), permissions.iter().map(AsRef::as_ref));
         let roles = subject.roles.iter().map(|role| entity(&types.role, role));
         let permissions = permissions.iter().map(|permission| entity(&types.permission, permission.as_ref()));
         let parents: HashSet<EntityUid> = roles.chain(permissions).collect();
         let uid = entity(&types.user, &subject.id);
         let user = Entity::new_no_attrs(uid.clone(), parents);
         let entities = Entities::clone(actions).add_entities([user], None).map_err(|error| PrincipalError(error.to_string()))?;
-        Ok(Self(Arc::new(Prepared { id: subject.id.clone(), held, uid, entities, actions: Arc::clone(actions) })))
+        Ok(Self(Arc::new(Prepared { id: Arc::clone(&subject.id), held, uid, entities, actions: Arc::clone(actions) })))
     }
 
     pub(super) fn id(&self) -> &str {

@@ -71,7 +71,8 @@ impl KnownSubject {
     /// The subject that the decision reads.
     #[must_use]
     pub fn subject(&self) -> Subject {
-        Subject { id: self.id.clone(), name: self.name.clone(), roles: self.roles.clone(), attributes: BTreeMap::new() }
+        let roles = self.roles.iter().map(|role| role.as_str().into()).collect();
+        Subject { id: self.id.as_str().into(), name: self.name.as_str().into(), roles, attributes: BTreeMap::new() }
     }
 }
 

@@ -175,7 +175,7 @@ mod identifying {
     #[divan::bench(args = [RIG, ROCKETCHAT])]
     fn prepare_principal(bencher: Bencher<'_, '_>, rules: &Rules) {
         let bench = Bench::new(*rules, Durability::Written);
-        let subject = Subject { id: "u1".into(), roles: vec!["user".into(), "admin".into()], ..Subject::default() };
+        let subject = Subject { id: "u1".into(), roles: ["user".into(), "admin".into()].into(), ..Subject::default() };
         bencher.bench_local(|| bench.site.rules.engine.principal(black_box(&subject), &["view-c-room"]).unwrap());
     }
 }
@@ -189,7 +189,7 @@ mod deciding {
     fn authorize(bencher: Bencher<'_, '_>, rules: &Rules) {
         let bench = Bench::new(*rules, Durability::Written);
         let engine = &bench.site.rules.engine;
-        let subject = Subject { id: "u1".into(), roles: vec!["user".into(), "admin".into()], ..Subject::default() };
+        let subject = Subject { id: "u1".into(), roles: ["user".into(), "admin".into()].into(), ..Subject::default() };
         let principal = engine.principal(&subject, &["view-c-room"]).unwrap();
         let room: Record =
             [("member", Value::Boolean(true)), ("roles", Value::Set(Vec::new())), ("kind", "p".into())].into_iter().collect();
@@ -269,7 +269,7 @@ fn known() -> Known {
     let subject = KnownSubject {
         id: "u1".into(),
         name: "alice".into(),
-        roles: vec!["user".into(), "admin".into()],
+        roles: ["user".into(), "admin".into()].into(),
         ..KnownSubject::default()
     };
     Known { subject: Some(subject), ..Known::default() }

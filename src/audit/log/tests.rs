@@ -127,7 +127,7 @@ fn the_keys_of_a_record_stand_in_the_order_of_the_contract() {
         }
         fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
             for (name, number) in [("status", 200), ("bytes", 512), ("duration_us", 1840)] {
-                fields.number(name, number);
+                fields.entry(name).number(number);
             }
             Ok(())
         }

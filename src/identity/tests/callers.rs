@@ -29,12 +29,12 @@ async fn a_caller_is_asked_about_once_and_known_afterwards() {
     let first = world.caller(&login("u7", "t")).await.unwrap();
     advance(SECOND).await;
     let again = world.caller(&login("u7", "t")).await.unwrap();
-    assert!(Arc::ptr_eq(&first.value, &again.value), "the memo of the first is that of the second");
+    assert!(Arc::ptr_eq(&first.value, &again.value), "what is prepared for the first serves the second");
     assert_eq!(again.age, SECOND);
     assert!(!again.stale);
     let subject = &again.value.subject;
-    assert_eq!((subject.id.as_str(), subject.name.as_str()), ("u7", "name of u7"));
-    assert_eq!(subject.roles, ["user"]);
+    assert_eq!((&*subject.id, &*subject.name), ("u7", "name of u7"));
+    assert_eq!(*subject.roles, ["user".into()]);
     assert_eq!(subject.attributes["email"], ["Alice@Example.org"]);
     assert_eq!(subject.attributes["accounts"], ["A-1", "A-2"]);
     assert_eq!(world.upstream.targets(), ["/api/v1/me"]);
@@ -59,7 +59,7 @@ async fn a_question_carries_the_credential_and_an_address_and_nothing_else() {
 async fn a_thousand_at_once_with_one_new_credential_ask_once() {
     let world = World::new(settings());
     let got = all_at_once(&world, &login("u1", "t"), 1000).await;
-    assert!(got.iter().all(|known| known.as_ref().is_ok_and(|known| known.value.subject.id == "u1")));
+    assert!(got.iter().all(|known| known.as_ref().is_ok_and(|known| &*known.value.subject.id == "u1")));
     assert_eq!(world.upstream.asked(), 1);
     assert_eq!(world.counted("caller", "miss"), 1);
     assert_eq!(world.counted("caller", "coalesced") + world.counted("caller", "hit"), 999);
@@ -85,7 +85,7 @@ async fn a_refused_credential_is_remembered_for_its_time_only() {
     assert_eq!(world.upstream.asked(), 1);
     world.upstream.answers(me);
     advance(5 * SECOND).await;
-    assert_eq!(world.caller(&login("u1", "t")).await.unwrap().value.subject.id, "u1");
+    assert_eq!(&*world.caller(&login("u1", "t")).await.unwrap().value.subject.id, "u1");
 }
 
 #[tokio::test]

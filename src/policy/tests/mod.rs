@@ -122,7 +122,12 @@ impl Asked {
     }
 
     fn subject(&self) -> Subject {
-        Subject { id: "u1".into(), name: "alice".into(), roles: self.roles.clone(), ..Subject::default() }
+        Subject {
+            id: "u1".into(),
+            name: "alice".into(),
+            roles: self.roles.iter().map(|role| role.as_str().into()).collect(),
+            ..Subject::default()
+        }
     }
 
     fn to(&self, engine: &Engine) -> Answer {
