@@ -35,7 +35,7 @@ pub struct AuditLog {
 /// ```compile_fail,E0451
 /// # use rolegate::audit::{Event, Recorded};
 /// fn pass(event: Event, recorded: Recorded<Event>) -> Recorded<Event> {
-///     Recorded { entry: event, seq: Some(1) }
+///     Recorded { entry: event, seq: Some(1), made: std::time::Instant::now() }
 /// }
 /// ```
 /// while this compiles:
@@ -65,6 +65,7 @@ pub struct AuditLog {
 pub struct Recorded<T> {
     entry: T,
     seq: Option<u64>,
+    made: Instant,
 }
 
 impl<T> Recorded<T> {
@@ -72,6 +73,12 @@ impl<T> Recorded<T> {
     #[must_use]
     pub fn seq(&self) -> Option<u64> {
         self.seq
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn made(&self) -> Instant {
+        self.made
     }
 }
 
@@ -117,27 +124,35 @@ impl AuditLog {
         Ok(Self { shared, flusher })
     }
 
-    /// Records `entry`.
+    /// Records `entry`; [`AuditLog::record_since`] is told when that began.
+    ///
+    /// # Errors
+    /// Those of [`AuditLog::record_since`].
+    pub fn record<T: Entry>(&self, entry: T) -> Result<Recorded<T>, Unrecorded<T>> {
+        self.record_since(entry, Instant::now())
+    }
+
+    /// Records `entry`, which its caller began with at `started`.
     ///
     /// With [`Durability::Written`] its line is in the kernel when this returns, written by the calling thread.
     ///
     /// # Errors
     /// The record could not be written, and [`OnFailure::Deny`] is set. The next one is tried afresh; once one
     /// succeeds, a `loss` record before it tells how many were not written.
-    pub fn record<T: Entry>(&self, entry: T) -> Result<Recorded<T>, Unrecorded<T>> {
-        let started = Instant::now();
+    pub fn record_since<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
         let (time, body) = (entry.time(), body(&entry));
         let mut state = self.shared.state.lock();
         let recorded = body.and_then(|body| state.record(time, &body));
         match recorded {
             Ok(seq) => {
                 drop(state);
-                self.shared.metrics.audit_record(entry.kind(), started.elapsed());
-                Ok(Recorded { entry, seq: Some(seq) })
+                let made = Instant::now();
+                self.shared.metrics.audit_record(entry.kind(), made - started);
+                Ok(Recorded { entry, seq: Some(seq), made })
             }
             Err(cause) => match state.gave_up(time, &cause) {
                 OnFailure::Deny => Err(Unrecorded { entry, cause }),
-                OnFailure::Allow => Ok(Recorded { entry, seq: None }),
+                OnFailure::Allow => Ok(Recorded { entry, seq: None, made: Instant::now() }),
             },
         }
     }

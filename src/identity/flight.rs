@@ -60,6 +60,7 @@ pub(super) struct Found<T> {
 #[derive(Debug)]
 pub(super) struct Obtained<T> {
     pub(super) entry: Entry<T>,
+    pub(super) age: Duration,
     pub(super) outcome: LookupOutcome,
 }
 
@@ -81,7 +82,7 @@ enum Landing<T> {
 
 /// What a need boards.
 enum Boarding<T> {
-    Kept(Entry<T>),
+    Kept(Entry<T>, Duration),
     Flight { landing: watch::Receiver<Landing<T>>, own: bool },
 }
 
@@ -116,7 +117,7 @@ impl<T: Send + Sync + 'static> Hangar<T> {
             Err(_) => LookupOutcome::Error,
         };
         match &obtained {
-            Ok(Obtained { entry, outcome: LookupOutcome::Hit }) => entry.about.hits.inc(),
+            Ok(Obtained { entry, outcome: LookupOutcome::Hit, .. }) => entry.about.hits.inc(),
             _ => self.metrics.fact_lookup(need.provider, need.fact, outcome),
         }
         obtained
@@ -175,14 +176,14 @@ impl<T: Send + Sync + 'static> Hangar<T> {
         let mut last = Failure::unavailable("it was dropped again and again while it was looked up");
         for _ in 0..ATTEMPTS {
             let (mut landing, own) = match self.board(need, &look_up)? {
-                Boarding::Kept(entry) => return Ok(Obtained { entry, outcome: LookupOutcome::Hit }),
+                Boarding::Kept(entry, age) => return Ok(Obtained { entry, age, outcome: LookupOutcome::Hit }),
                 Boarding::Flight { landing, own } => (landing, own),
             };
             let landed = landing.wait_for(|landing| !matches!(landing, Landing::Flying)).await.map(|landing| landing.clone());
             match landed {
                 Ok(Landing::Landed(Ok(entry))) => {
                     let outcome = if own { LookupOutcome::Miss } else { LookupOutcome::Coalesced };
-                    return Ok(Obtained { entry, outcome });
+                    return Ok(Obtained { age: entry.began.elapsed(), entry, outcome });
                 }
                 // Another's credential was refused or limited: this need asks with its own.
                 Ok(Landing::Landed(Err(Failure::Refused))) if need.shared && !own => {
@@ -202,13 +203,13 @@ impl<T: Send + Sync + 'static> Hangar<T> {
     where
         F: Future<Output = Result<Found<T>, Failure>> + Send + 'static,
     {
-        if let Some(entry) = self.kept(need)? {
-            return Ok(Boarding::Kept(entry));
+        if let Some((entry, age)) = self.kept(need)? {
+            return Ok(Boarding::Kept(entry, age));
         }
         let mut flights = self.flights.lock();
         // Once more under the lock: a flight may have landed since.
-        if let Some(entry) = self.kept(need)? {
-            return Ok(Boarding::Kept(entry));
+        if let Some((entry, age)) = self.kept(need)? {
+            return Ok(Boarding::Kept(entry, age));
         }
         if let Some(flight) = flights.get(&need.key) {
             return Ok(Boarding::Flight { landing: flight.landing.clone(), own: false });
@@ -248,8 +249,9 @@ impl<T: Send + Sync + 'static> Hangar<T> {
     }
 
     /// What is kept and young enough. Nothing is kept under a key that was refused, so that only a miss asks for that.
-    fn kept(&self, need: &Need<'_>) -> Result<Option<Entry<T>>, Failure> {
-        match self.shelf.entry(&need.key).filter(|entry| entry.is_fresh()) {
+    fn kept(&self, need: &Need<'_>) -> Result<Option<(Entry<T>, Duration)>, Failure> {
+        let aged = self.shelf.entry(&need.key).map(|entry| (entry.began.elapsed(), entry));
+        match aged.filter(|(age, entry)| entry.is_fresh(*age)).map(|(age, entry)| (entry, age)) {
             None if self.refused.as_ref().is_some_and(|refused| refused.has(&need.key)) => Err(Failure::Refused),
             entry => Ok(entry),
         }
@@ -257,8 +259,9 @@ impl<T: Send + Sync + 'static> Hangar<T> {
 
     /// What is kept and may stand in for a lookup that failed.
     fn stale(&self, need: &Need<'_>) -> Option<Obtained<T>> {
-        let entry = self.shelf.entry(&need.key).filter(|entry| entry.is_usable())?;
-        Some(Obtained { entry, outcome: LookupOutcome::Stale })
+        let entry = self.shelf.entry(&need.key)?;
+        let age = entry.began.elapsed();
+        entry.is_usable(age).then_some(Obtained { entry, age, outcome: LookupOutcome::Stale })
     }
 }
 

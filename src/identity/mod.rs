@@ -370,8 +370,8 @@ impl Failure {
 
 impl<T> From<Obtained<T>> for Known<T> {
     fn from(obtained: Obtained<T>) -> Self {
-        let Obtained { entry, outcome } = obtained;
-        Self { age: entry.began.elapsed(), value: entry.value, stale: outcome == LookupOutcome::Stale }
+        let Obtained { entry, age, outcome } = obtained;
+        Self { value: entry.value, age, stale: outcome == LookupOutcome::Stale }
     }
 }
 

@@ -56,13 +56,14 @@ pub(super) struct Terms {
 }
 
 impl<T> Entry<T> {
-    pub(super) fn is_fresh(&self) -> bool {
-        self.began.elapsed() < self.about.terms.ttl
+    /// Whether it is good at this age.
+    pub(super) fn is_fresh(&self, age: Duration) -> bool {
+        age < self.about.terms.ttl
     }
 
-    /// Whether it may stand in for a lookup that failed.
-    pub(super) fn is_usable(&self) -> bool {
-        self.began.elapsed() < self.about.terms.ttl.saturating_add(self.about.terms.max_stale)
+    /// Whether it may stand in, at this age, for a lookup that failed.
+    pub(super) fn is_usable(&self, age: Duration) -> bool {
+        age < self.about.terms.ttl.saturating_add(self.about.terms.max_stale)
     }
 }
 

@@ -28,17 +28,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 
 pub(crate) use matching::dashed;
 pub use matching::{MatchedRequest, keeps_on_401, revocable, wants_content};
 pub use params::ValidatedRequest;
 pub use rehearse::{Evaluation, evaluate, evaluate_request};
 pub use subject::IdentifiedRequest;
-pub use trail::Trail;
+pub use trail::{Moment, Trail};
 pub use verdict::{Denial, Outcome, Permit};
 
-use crate::audit::{AuditLog, Recorded, Written};
+use crate::audit::{AuditLog, Recorded, Unrecorded, Written};
 use crate::config::Upstream;
 use crate::identity::{Ask, Identity};
 use crate::metrics::{Metrics, Stage};
@@ -184,14 +183,14 @@ impl Pipeline {
         Self { audit, metrics }
     }
 
-    /// Judges a request for `site`, received at `now`, and records the verdict; `walked` notes the way. A panic on the way is a
+    /// Judges a request for `site`, received `now`, and records the verdict; `walked` notes the way. A panic on the way is a
     /// refusal, too.
     pub async fn admit<A: Ask>(
         &self,
         raw: &RawRequest<'_>,
         site: &Site,
         identity: &Identity<A>,
-        now: Timestamp,
+        now: Moment,
         walked: &mut Walked,
     ) -> Admission {
         let walk = self.walk(raw, site, identity, now, walked);
@@ -211,16 +210,16 @@ impl Pipeline {
         raw: &RawRequest<'_>,
         site: &Site,
         identity: &Identity<A>,
-        now: Timestamp,
+        now: Moment,
         walked: &mut Walked,
     ) -> Admission {
-        let began = Instant::now();
+        let began = now.at;
         let unmatched = |denial: Box<Denial>, walked: &mut Walked| {
             let refused = Instant::now();
             walked.passed(Stage::Match, began, refused);
             self.refuse_since(*denial, refused, walked)
         };
-        let matched = match matching::match_request(raw, site, |action| Trail::new(raw, site.clone(), now, began, action)) {
+        let matched = match matching::match_request(raw, site, |action| Trail::new(raw, site.clone(), now, action)) {
             Ok(Matched::Open(open)) => return Admission::Open(open),
             Ok(Matched::Guarded(matched)) => matched,
             Err(denial) => return unmatched(denial, walked),
@@ -259,22 +258,22 @@ impl Pipeline {
         site: Site,
         reason: Reason,
         detail: &str,
-        now: Timestamp,
+        now: Moment,
         walked: &mut Walked,
     ) -> Admission {
-        let denial = Trail::new(raw, site, now, Instant::now(), None).deny(reason, detail);
+        let denial = Trail::new(raw, site, now, None).deny(reason, detail);
         self.refuse_since(*denial, Instant::now(), walked)
     }
 
     /// Records what became of a permitted request.
-    pub fn outcome(&self, outcome: Outcome) {
+    pub fn outcome(&self, outcome: Outcome<'_>) {
         // A failure is counted and told by the log itself; there is nobody left to refuse.
-        drop(self.audit.record(outcome));
+        drop(self.audit.record_since(outcome, outcome.ended));
     }
 
     fn permit(&self, permit: Permit, decided: Instant, walked: &mut Walked) -> Admission {
-        let recorded = self.audit.record(permit);
-        self.passed(Stage::Record, decided, walked);
+        let recorded = self.audit.record_since(permit, decided);
+        self.recorded(&recorded, decided, walked);
         match recorded {
             Ok(permit) => {
                 self.count(permit.trail(), Decision::Permit, None, walked);
@@ -288,8 +287,8 @@ impl Pipeline {
     }
 
     fn refuse_since(&self, denial: Denial, decided: Instant, walked: &mut Walked) -> Admission {
-        let recorded = self.audit.record(denial);
-        self.passed(Stage::Record, decided, walked);
+        let recorded = self.audit.record_since(denial, decided);
+        self.recorded(&recorded, decided, walked);
         match recorded {
             Ok(denial) => {
                 self.count(denial.trail(), Decision::Deny, Some(denial.reason()), walked);
@@ -298,6 +297,13 @@ impl Pipeline {
             }
             Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string(), walked),
         }
+    }
+
+    /// Counts the last stop.
+    fn recorded<T>(&self, recorded: &Result<Recorded<T>, Unrecorded<T>>, decided: Instant, walked: &mut Walked) {
+        let made = recorded.as_ref().map_or_else(|_| Instant::now(), Recorded::made);
+        self.metrics.stage(Stage::Record, made - decided);
+        walked.passed(Stage::Record, decided, made);
     }
 
     /// The log itself counts and tells of the record that is missing.

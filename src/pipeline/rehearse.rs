@@ -2,14 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
-
-use jiff::Timestamp;
 
 use super::matching::{self, Matched};
 use super::trail::Trail;
 use super::verdict::{Denial, Permit};
-use super::{Open, Site};
+use super::{Moment, Open, Site};
 use crate::config::{Origin, Upstream};
 use crate::model::{Body, RawRequest, Reason};
 use crate::rules::{Case, Expect, Known, Rules, Ruleset};
@@ -84,7 +81,7 @@ pub fn evaluate_at(site: Site, method: &str, target: &str, known: &Known) -> Eva
 /// Judges a request as it was received at `site`, with `known` instead of lookups.
 #[must_use]
 pub fn evaluate_request(site: Site, raw: &RawRequest<'_>, known: &Known) -> Evaluation {
-    let trail = |action: Option<&_>| Trail::new(raw, site.clone(), Timestamp::now(), Instant::now(), action);
+    let trail = |action: Option<&_>| Trail::new(raw, site.clone(), Moment::now(), action);
     let walked = matching::match_request(raw, &site, trail).and_then(|matched| match matched {
         Matched::Open(open) => Ok(Evaluation::Open(open)),
         Matched::Guarded(matched) => {

@@ -19,12 +19,34 @@ const LONGEST_SHOWN: usize = 512;
 /// The longest name that is recorded although nobody declares it, in bytes: tokens are longer.
 const LONGEST_NAME: usize = 32;
 
+/// A moment by both clocks: the one on the wall, for people, and the one that only goes forward, for durations.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the clock on the wall.
+    pub time: Timestamp,
+    /// By the other one.
+    pub at: Instant,
+}
+
+impl Moment {
+    /// This one.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { time: Timestamp::now(), at: Instant::now() }
+    }
+
+    /// The time on the wall at a `later` moment, whatever was done to that clock meanwhile.
+    #[must_use]
+    pub fn time_at(self, later: Instant) -> Timestamp {
+        self.time.checked_add(later.saturating_duration_since(self.at)).unwrap_or(Timestamp::MAX)
+    }
+}
+
 /// The part of a record that is known before the verdict.
 #[derive(Debug)]
 pub struct Trail {
     pub(super) id: String,
-    pub(super) time: Timestamp,
-    pub(super) started: Instant,
+    pub(super) began: Moment,
     pub(super) site: Site,
     pub(super) door: Door,
     pub(super) method: String,
@@ -56,12 +78,11 @@ pub(super) struct FactKnown {
 }
 
 impl Trail {
-    /// Of a request for `action`, if that is known, whose walk began at `time` and `started`.
-    pub(super) fn new(raw: &RawRequest<'_>, site: Site, time: Timestamp, started: Instant, action: Option<&Action>) -> Box<Self> {
+    /// Of a request for `action`, if that is known, whose walk began then.
+    pub(super) fn new(raw: &RawRequest<'_>, site: Site, began: Moment, action: Option<&Action>) -> Box<Self> {
         Box::new(Self {
-            id: ulid::Ulid::new().to_string(),
-            time,
-            started,
+            id: ulid::Ulid::from_datetime(began.time.into()).to_string(),
+            began,
             site,
             door: Door::None,
             method: shown(raw.method.as_bytes(), 32),
@@ -138,8 +159,8 @@ impl Trail {
 
     /// When its walk began.
     #[must_use]
-    pub fn started(&self) -> Instant {
-        self.started
+    pub fn began(&self) -> Moment {
+        self.began
     }
 }
 

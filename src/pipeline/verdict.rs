@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -9,7 +10,7 @@ use super::params::path;
 use super::subject::IdentifiedRequest;
 use super::trail::{Told, Trail};
 use super::tunnel::Call;
-use crate::audit::{Entry, Object};
+use crate::audit::{Entry, Object, Recorded};
 use crate::metrics::RecordKind;
 use crate::model::{Credential, Decision, Obligation, Reason, Record, Resource, Value};
 use crate::policy::{PolicyInfo, Query};
@@ -84,18 +85,18 @@ pub struct Denial {
 }
 
 /// What became of a permitted request.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The decision id.
-    pub id: String,
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome<'a> {
+    /// What was permitted.
+    pub permit: &'a Recorded<Permit>,
     /// When the answer ended.
-    pub time: Timestamp,
+    pub ended: Instant,
+    /// From the request's head to then.
+    pub duration: Duration,
     /// The status that the client was sent; nothing when it left before.
     pub status: Option<u16>,
     /// Bytes of content that the client was sent.
     pub bytes: u64,
-    /// From the request's head to the end of its answer, in microseconds.
-    pub duration_us: u64,
 }
 
 impl IdentifiedRequest {
@@ -351,7 +352,7 @@ impl Entry for Permit {
     }
 
     fn time(&self) -> Timestamp {
-        self.trail.time
+        self.trail.began.time
     }
 
     fn id(&self) -> Option<&str> {
@@ -372,7 +373,7 @@ impl Entry for Denial {
     }
 
     fn time(&self) -> Timestamp {
-        self.trail.time
+        self.trail.began.time
     }
 
     fn id(&self) -> Option<&str> {
@@ -387,17 +388,17 @@ impl Entry for Denial {
     }
 }
 
-impl Entry for Outcome {
+impl Entry for Outcome<'_> {
     fn kind(&self) -> RecordKind {
         RecordKind::Outcome
     }
 
     fn time(&self) -> Timestamp {
-        self.time
+        self.permit.trail.began.time_at(self.ended)
     }
 
     fn id(&self) -> Option<&str> {
-        Some(&self.id)
+        Some(&self.permit.trail.id)
     }
 
     fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
@@ -406,7 +407,7 @@ impl Entry for Outcome {
             None => fields.field("status").null(),
         }
         fields.field("bytes").number(self.bytes);
-        fields.field("duration_us").number(self.duration_us);
+        fields.field("duration_us").number(u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX));
         Ok(())
     }
 }

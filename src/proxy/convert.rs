@@ -57,18 +57,27 @@ impl Origin {
     }
 }
 
+/// Where every request of a connection came from whose peer is no trusted proxy: whatever it says of that is worth nothing.
+#[must_use]
+pub(super) fn strangers(peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Option<Origin> {
+    let client = peer.to_canonical();
+    let believed = trusted.iter().any(|net| net.contains(&client));
+    let proto = if tls { "https" } else { "http" };
+    (!believed).then(|| Origin { client, forwarded_for: client.to_string(), proto, correlation: None })
+}
+
 /// Reads where a request came from: the peer's own address, unless the peer is a proxy that is trusted.
 ///
 /// Of `X-Forwarded-For` the rightmost address that is not itself a trusted proxy is the client; what stands left of it was
 /// written by the client and is worth nothing.
 #[must_use]
 pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Origin {
+    if let Some(origin) = strangers(peer, tls, trusted) {
+        return origin;
+    }
     let peer = peer.to_canonical();
     let trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let own = if tls { "https" } else { "http" };
-    if !trusted(peer) {
-        return Origin { client: peer, forwarded_for: peer.to_string(), proto: own, correlation: None };
-    }
     let mut chain = vec![peer];
     let text = |value: &'a [u8]| std::str::from_utf8(value).ok();
     let stated: Vec<&str> = fields("x-forwarded-for").into_iter().filter_map(text).collect();

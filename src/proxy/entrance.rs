@@ -7,10 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
@@ -29,7 +28,7 @@ use super::head::{self, Framing, Head, Malformed, Reading};
 use super::tls::Certificate;
 use crate::metrics::RejectedCause;
 use crate::model::{Body, RawRequest, Reason};
-use crate::pipeline::Admission;
+use crate::pipeline::{Admission, Moment};
 use crate::rules::refusal::{Filling, Refusal};
 use crate::traces::Walked;
 
@@ -194,6 +193,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     async fn requests(&self, mut stream: Stream, peer: SocketAddr, mut shutdown: ShutdownWatch) {
         let limits = &self.gate.config.limits;
         let mut buffer = Vec::new();
+        let tls = self.certificate.is_some();
+        let origin = convert::strangers(peer.ip(), tls, &self.gate.config.listen.trusted_proxies);
         // A client that connects and says nothing gets no longer than one that says half a head.
         let mut idle = limits.header_deadline;
         loop {
@@ -213,8 +214,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             };
             if let Some(fast_path) = &self.fast_path {
                 let closing = *shutdown.borrow() || self.gate.draining();
-                let tls = self.certificate.is_some();
-                let mut client = Client { stream: &mut stream, buffer: &mut buffer, peer, tls, closing };
+                let origin = origin.as_ref();
+                let mut client = Client { stream: &mut stream, buffer: &mut buffer, peer, tls, origin, closing };
                 match fast_path.serve(&self.gate, &head, &mut client).await {
                     Served::Kept => {
                         idle = limits.keepalive_idle;
@@ -291,7 +292,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
 
     /// Records a head that has no one reading; the answer in the provider's words.
     fn refuse(&self, malformed: &Malformed, peer: SocketAddr) -> Vec<u8> {
-        let (started, mut walked) = (Instant::now(), Walked::default());
+        let (now, mut walked) = (Moment::now(), Walked::default());
         let cause = if malformed.too_large { RejectedCause::HeaderTooLarge } else { RejectedCause::Malformed };
         self.gate.metrics.rejected(cause);
         let served = malformed.host.as_deref().and_then(|host| self.gate.site_for(host)).map(|(_, site)| site);
@@ -306,14 +307,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             client: peer.ip().to_canonical(),
             correlation: None,
         };
-        let (reason, now) = (Reason::FramingInvalid, Timestamp::now());
+        let reason = Reason::FramingInvalid;
         let admission = self.gate.pipeline.refuse_early(&raw, site.clone(), reason, malformed.why, now, &mut walked);
         // What was not read speaks of no trace.
         let trace = self.gate.trace(&admission, iter::empty(), &walked);
         match admission {
             Admission::Refused(refused) => {
                 if let Some(trace) = trace {
-                    trace.end(&ended(started, raw.method, &site, refused.door, &refused.action, Some(refused.refusal.status)));
+                    trace.end(&ended(now.at, raw.method, &site, refused.door, &refused.action, Some(refused.refusal.status)));
                 }
                 convert::refusal_bytes(&refused.refusal, &refused.id, false)
             }

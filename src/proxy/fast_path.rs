@@ -1,11 +1,13 @@
 //! The short way of a plain read: recognised on the stream that received it, judged by the same walk, forwarded without the
 //! proxy engine. What has not exactly the one form that this path knows is the engine's.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +15,7 @@ use tokio::time::timeout;
 
 use super::Destination;
 use super::arrival::Arrival;
-use super::convert;
+use super::convert::{self, Origin};
 use super::gate::{Gate, Handle, ended};
 use super::gateway::failure;
 use super::head::{self, Head};
@@ -22,7 +24,7 @@ use super::relay::{self, Answer, Content, Reading};
 use crate::audit::Recorded;
 use crate::metrics::{Stage, UpstreamError};
 use crate::model::{Door, Mode};
-use crate::pipeline::{Admission, Open, Outcome, Permit, Refused, Site};
+use crate::pipeline::{Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::traces::{Trace, Walked};
 
 /// How much of what comes after the request is kept while it is answered; beyond that nobody looks whether the client left.
@@ -64,6 +66,8 @@ pub(super) struct Client<'a> {
     pub(super) buffer: &'a mut Vec<u8>,
     pub(super) peer: SocketAddr,
     pub(super) tls: bool,
+    /// Where every request on it came from, unless each of them says so.
+    pub(super) origin: Option<&'a Origin>,
     /// Whether the answer is the last one on it.
     pub(super) closing: bool,
 }
@@ -138,7 +142,6 @@ impl FastPath {
 
     /// Serves the request whose head is `head`, at the beginning of the client's buffer, if it has the form of this path.
     pub(super) async fn serve(&self, gate: &Gate, head: &Head, client: &mut Client<'_>) -> Served {
-        let started = Instant::now();
         let Some(bytes) = client.buffer.get(..head.length) else { return Served::Declined };
         let Some(arrival) = Arrival::recognise(head, bytes) else { return Served::Declined };
         let Some((index, site)) = gate.site_for(arrival.host) else { return Served::Declined };
@@ -149,11 +152,19 @@ impl FastPath {
         if size > limits.header_bytes || site.upstream.mode != Mode::Enforce {
             return Served::Declined;
         }
-        let origin = arrival.origin(client.peer.ip(), client.tls, &gate.config.listen.trusted_proxies);
+        let told;
+        let origin = match client.origin {
+            Some(origin) => origin,
+            None => {
+                told = arrival.origin(client.peer.ip(), client.tls, &gate.config.listen.trusted_proxies);
+                &told
+            }
+        };
         let raw = arrival.raw(origin.client, origin.correlation.clone());
         let (head_only, client_address) = (arrival.head_only, origin.client);
-        let mut walked = Walked::default();
-        let admission = gate.pipeline.admit(&raw, &site, &handle.identity, Timestamp::now(), &mut walked).await;
+        let (began, mut walked) = (Moment::now(), Walked::default());
+        let started = began.at;
+        let admission = gate.pipeline.admit(&raw, &site, &handle.identity, began, &mut walked).await;
         let trace = gate.trace(&admission, raw.header_values("traceparent"), &walked);
         let authority = handle.peer.authority();
         let (request, permit, open) = match admission {
@@ -165,11 +176,10 @@ impl FastPath {
                 return refuse(gate, &site, &refused, head_only, client, started, trace).await;
             }
             Admission::Open(open) => {
-                (convert::passed_bytes(&raw, arrival.spelt(), &site.rules.provider, &origin, authority), None, open)
+                (convert::passed_bytes(&raw, arrival.spelt(), &site.rules.provider, origin, authority), None, open)
             }
             Admission::Permitted(permit) => {
-                let request =
-                    Destination::of(&permit).bytes(arrival.fields(), arrival.host, &origin, authority, trace.as_deref());
+                let request = Destination::of(&permit).bytes(arrival.fields(), arrival.host, origin, authority, trace.as_deref());
                 (request, Some(permit), Open::Outside)
             }
         };
@@ -218,7 +228,8 @@ impl FastPath {
                 Served::Ended
             }
         };
-        let elapsed = started.elapsed();
+        let ended_at = Instant::now();
+        let elapsed = ended_at - started;
         // 499 is what operators know from nginx: the client left before it was answered.
         let code = told.status.unwrap_or(499);
         let provider = &site.rules.provider.name;
@@ -228,13 +239,7 @@ impl FastPath {
         };
         let trail = permit.trail();
         gate.metrics.request(provider, trail.door(), trail.action(), code, elapsed);
-        gate.pipeline.outcome(Outcome {
-            id: trail.id().to_owned(),
-            time: Timestamp::now(),
-            status: told.status,
-            bytes: told.bytes,
-            duration_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-        });
+        gate.pipeline.outcome(Outcome { permit, ended: ended_at, duration: elapsed, status: told.status, bytes: told.bytes });
         if let Some(mut trace) = trace {
             if let Some((came, status)) = told.came {
                 trace.answered(came, status);
@@ -247,7 +252,7 @@ impl FastPath {
     /// Sends the request and relays the answer; whether the client's connection can go on.
     async fn exchange(&self, exchange: &Exchange<'_>, client: &mut Client<'_>, told: &mut Told) -> Result<bool, Trouble> {
         let address = exchange.handle.peer.address();
-        let kept = address.and_then(|address| exchange.handle.kept.take(address));
+        let kept = address.and_then(|address| exchange.handle.kept.take(address, Instant::now()));
         if let Some(upstream) = kept {
             match self.once(exchange, upstream, address, true, client, told).await {
                 // It was closed by the upstream a moment ago: that is worth one more try, on a new one.
@@ -334,7 +339,7 @@ impl Destination<'_> {
         &self,
         received: impl Iterator<Item = (&'a str, &'a [u8])>,
         host: &str,
-        origin: &convert::Origin,
+        origin: &Origin,
         authority: &str,
         trace: Option<&Trace>,
     ) -> Vec<u8> {
@@ -445,9 +450,14 @@ async fn refuse(
 
 /// Writes all of it in time.
 async fn write(stream: &mut Stream, bytes: &[u8], patience: Duration) -> bool {
-    let all = async {
+    let mut all = pin!(async {
         stream.write_all(bytes).await?;
         stream.flush().await
-    };
-    matches!(timeout(patience, all).await, Ok(Ok(())))
+    });
+    // Nearly everything is taken at once, and then no timer is needed.
+    let at_once = poll_fn(|cx| Poll::Ready(all.as_mut().poll(cx))).await;
+    match at_once {
+        Poll::Ready(written) => written.is_ok(),
+        Poll::Pending => matches!(timeout(patience, all).await, Ok(Ok(()))),
+    }
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -21,7 +20,7 @@ use super::gate::Gate;
 use crate::audit::Recorded;
 use crate::metrics::{self, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Mode, Reason};
-use crate::pipeline::{self, Admission, Open, Outcome, Permit, Refused, Site};
+use crate::pipeline::{self, Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::rules::Then;
 use crate::rules::refusal::Refusal;
 use crate::traces::{Ended, Trace, Walked};
@@ -92,7 +91,7 @@ impl Gateway {
         let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
         raw.target = received.as_deref().unwrap_or(raw.target);
         raw.content = content.as_deref();
-        let now = Timestamp::now();
+        let now = Moment::now();
         let Some(first) = self.gate.first_site() else { return nothing_served() };
         let mut refuse =
             |site: Site, reason, detail: &str| self.gate.pipeline.refuse_early(&raw, site, reason, detail, now, walked);
@@ -436,7 +435,8 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         let status = session.response_written().map(|head| head.status.as_u16());
-        let elapsed = exchange.started.elapsed();
+        let ended = Instant::now();
+        let elapsed = ended - exchange.started;
         // 499 is what operators know from nginx: the client left before it was answered.
         self.gate.metrics.request(provider(exchange), exchange.door, &exchange.action, status.unwrap_or(499), elapsed);
         if exchange.websocket {
@@ -444,13 +444,8 @@ impl ProxyHttp for Gateway {
         }
         let trace_id = exchange.trace.as_ref().map(|trace| tracing::field::display(trace.trace_id()));
         if let Stage::Admitted(permit) = &exchange.stage {
-            self.gate.pipeline.outcome(Outcome {
-                id: permit.trail().id().to_owned(),
-                time: Timestamp::now(),
-                status,
-                bytes: u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX),
-                duration_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-            });
+            let bytes = u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX);
+            self.gate.pipeline.outcome(Outcome { permit, ended, duration: elapsed, status, bytes });
             if let Some(error) = error {
                 tracing::warn!(id = permit.trail().id(), trace_id, %error, "permitted request failed");
             }

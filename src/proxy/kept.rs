@@ -46,11 +46,11 @@ impl Line {
 
 impl Kept {
     /// A connection to `address` that the upstream has not closed as far as is known.
-    pub(super) fn take(&self, address: SocketAddr) -> Option<Line> {
+    pub(super) fn take(&self, address: SocketAddr, now: Instant) -> Option<Line> {
         loop {
             let mut idle = self.idle.lock().pop_back()?;
             // A name that now leads elsewhere, or a server that is about to close what it has kept for so long.
-            if idle.address != address || idle.since.elapsed() >= KEPT {
+            if idle.address != address || now.saturating_duration_since(idle.since) >= KEPT {
                 continue;
             }
             // Whatever is there to be read is no answer: nothing was asked.

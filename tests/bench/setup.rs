@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use rolegate::audit::{self, AuditLog, Durability, OnFailure, Sink};
 use rolegate::config::{Origin, Upstream};
 use rolegate::identity::{Ask, AskError, Identity, LookupAddress, Question, Reply, Settings};
 use rolegate::metrics::Metrics;
 use rolegate::model::{Body, Credential, RawRequest, Secret};
-use rolegate::pipeline::{Admission, Pipeline, Site};
+use rolegate::pipeline::{Admission, Moment, Pipeline, Site};
 use rolegate::rules::{Ruleset, Sources};
 use rolegate::traces::Walked;
 use tempfile::TempDir;
@@ -109,13 +108,13 @@ impl Bench {
 
     /// Judges `raw`, and waits for lookups if it must.
     pub fn warm(&self, raw: &RawRequest<'_>) -> Admission {
-        self.runtime.block_on(self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now(), &mut Walked::default()))
+        self.runtime.block_on(self.pipeline.admit(raw, &self.site, &self.identity, Moment::now(), &mut Walked::default()))
     }
 
     /// Judges `raw`, whose facts are known: a walk that waits for nothing.
     pub fn admit(&self, raw: &RawRequest<'_>) -> Admission {
         let mut walked = Walked::default();
-        let walk = self.pipeline.admit(raw, &self.site, &self.identity, Timestamp::now(), &mut walked);
+        let walk = self.pipeline.admit(raw, &self.site, &self.identity, Moment::now(), &mut walked);
         walk.now_or_never().unwrap()
     }
 }

@@ -2,13 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use jiff::Timestamp;
 use rolegate::config::Upstream;
 use rolegate::demo::Behaviour;
 use rolegate::demo::Sample;
 use rolegate::demo::world::workspace::{BOARDROOM, BOB};
 use rolegate::model::{Body, RawRequest, Reason};
-use rolegate::pipeline::Admission;
+use rolegate::pipeline::{Admission, Moment};
 use rolegate::rules::source::BUILT_IN;
 use rolegate::traces::Walked;
 use serde_json::Value;
@@ -293,7 +292,7 @@ async fn a_fault_of_rolegate_itself_is_a_500_with_a_record() {
         correlation: None,
     };
     let site = shared.first_site().unwrap();
-    let (reason, now) = (Reason::Internal, Timestamp::now());
+    let (reason, now) = (Reason::Internal, Moment::now());
     let admission = shared.pipeline.refuse_early(&raw, site, reason, "the walk panicked", now, &mut Walked::default());
     let Admission::Refused(refused) = admission else { panic!("{admission:?}") };
     assert_eq!((refused.reason, refused.refusal.status), (Reason::Internal, 500));
