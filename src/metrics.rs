@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -322,7 +323,9 @@ impl Metrics {
 
     /// One request was answered with status `code` after `duration`.
     pub fn request(&self, provider: &str, door: Door, action: &str, code: u16, duration: Duration) {
-        self.requests.with_label_values(&[provider, door.as_str(), action, &code.to_string()]).inc();
+        let code = StatusCode::from_u16(code);
+        let code = code.as_ref().map_or("none", StatusCode::as_str);
+        self.requests.with_label_values(&[provider, door.as_str(), action, code]).inc();
         self.request_duration.with_label_values(&[provider, action]).observe(duration.as_secs_f64());
     }
 

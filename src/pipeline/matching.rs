@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::trail::Trail;
+use super::trail::{Trail, method};
 use super::tunnel::{Call, Unreadable, json_content};
 use super::verdict::Denial;
 use super::{Open, Site};
@@ -30,7 +30,7 @@ pub struct MatchedRequest {
     pub(super) trail: Box<Trail>,
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
-    pub(super) method: String,
+    pub(super) method: Cow<'static, str>,
     pub(super) given: Given,
     pub(super) credential: Credential,
 }
@@ -123,7 +123,8 @@ pub(super) fn match_request(
                 query: canonical.query.map(<[u8]>::to_vec),
                 fields,
             };
-            let (action, door, method) = (Arc::clone(action), Arc::clone(pattern), raw.method.to_owned());
+            let (action, door) = (Arc::clone(action), Arc::clone(pattern));
+            let method = method(raw.method).unwrap_or_else(|| raw.method.to_owned().into());
             Ok(Matched::Guarded(MatchedRequest { trail, action, door, method, given, credential }))
         }
     }
@@ -185,7 +186,8 @@ fn call(
         Ok(None) => return Err(trail.deny(Reason::CredentialMissing, "no complete credential was sent")),
         Err(why) => return Err(trail.deny(Reason::CredentialAmbiguous, why)),
     };
-    let (action, door, method) = (Arc::clone(action), Arc::clone(door), raw.method.to_owned());
+    let (action, door) = (Arc::clone(action), Arc::clone(door));
+    let method = method(raw.method).unwrap_or_else(|| raw.method.to_owned().into());
     Ok(Matched::Guarded(MatchedRequest { trail, action, door, method, given: Given::Call(call), credential }))
 }
 
@@ -199,7 +201,7 @@ fn is_preflight(raw: &RawRequest<'_>) -> bool {
 
 /// A field's name as a server reads it to which `_` and `.` are dashes.
 pub(crate) fn dashed(name: &str) -> Cow<'_, str> {
-    if name.contains(['_', '.']) { name.replace(['_', '.'], "-").into() } else { name.into() }
+    if name.bytes().any(|byte| matches!(byte, b'_' | b'.')) { name.replace(['_', '.'], "-").into() } else { name.into() }
 }
 
 /// A header by which a request that leads nowhere guarded would lead there after all, or would end elsewhere than it does.

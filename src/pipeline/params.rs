@@ -1,5 +1,6 @@
 //! The second stop: every parameter is declared, there once, and within its bounds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -23,7 +24,7 @@ pub struct ValidatedRequest {
     pub(super) trail: Box<Trail>,
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
-    pub(super) method: String,
+    pub(super) method: Cow<'static, str>,
     pub(super) params: Record,
     pub(super) credential: Credential,
     pub(super) call: Option<Call>,
@@ -88,7 +89,7 @@ impl ValidatedRequest {
         mut trail: Box<Trail>,
         action: Arc<Action>,
         door: Arc<Pattern>,
-        method: String,
+        method: Cow<'static, str>,
         params: Record,
         credential: Credential,
         call: Option<Call>,

@@ -1,5 +1,6 @@
 //! The third stop: who asks, and what is known of them; from the upstream, or given for a rehearsal.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -28,7 +29,7 @@ pub struct IdentifiedRequest {
     pub(super) trail: Box<Trail>,
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
-    pub(super) method: String,
+    pub(super) method: Cow<'static, str>,
     pub(super) params: Record,
     pub(super) credential: Credential,
     pub(super) call: Option<Call>,

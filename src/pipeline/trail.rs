@@ -1,5 +1,6 @@
 //! What is known of a request so far: every stop of the walk adds to it, and the audit record is made of it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ pub struct Trail {
     pub(super) began: Moment,
     pub(super) site: Site,
     pub(super) door: Door,
-    pub(super) method: String,
+    pub(super) method: Cow<'static, str>,
     pub(super) target: String,
     pub(super) correlation: Option<String>,
     pub(super) client: IpAddr,
@@ -85,7 +86,7 @@ impl Trail {
             began,
             site,
             door: Door::None,
-            method: shown(raw.method.as_bytes(), 32),
+            method: method(raw.method).unwrap_or_else(|| shown(raw.method.as_bytes(), 32).into()),
             target: shown_target(raw.target, action),
             correlation: raw.correlation.clone(),
             client: raw.client,
@@ -289,6 +290,11 @@ fn obligations(obligations: &[Obligation], fields: &mut Object<'_>) {
     }
 }
 
+/// The methods that guarded requests nearly always have.
+pub(super) fn method(name: &str) -> Option<Cow<'static, str>> {
+    ["GET", "POST", "HEAD"].into_iter().find(|usual| *usual == name).map(Cow::Borrowed)
+}
+
 /// `bytes` with everything that is not printable ASCII percent-encoded, at most `longest` bytes in all.
 fn shown(bytes: &[u8], longest: usize) -> String {
     use std::fmt::Write as _;
@@ -318,7 +324,7 @@ fn shown(bytes: &[u8], longest: usize) -> String {
 }
 
 /// A target without what stands before an `@` in its first part: `http://user:password@host/`.
-fn without_password(target: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+fn without_password(target: &[u8]) -> Cow<'_, [u8]> {
     let begins = target.windows(2).position(|two| two == b"//").map_or(0, |at| at + 2);
     let authority = target.get(begins..).unwrap_or_default().split(|byte| b"/\\?#".contains(byte)).next().unwrap_or_default();
     match authority.iter().rposition(|byte| *byte == b'@') {

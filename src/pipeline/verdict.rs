@@ -1,5 +1,6 @@
 //! The last stops: the verdict, and what it becomes: a permit that says what is sent, or a denial that says what is told.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ use crate::rules::target;
 #[derive(Debug)]
 pub struct Permit {
     trail: Box<Trail>,
-    method: String,
+    method: Cow<'static, str>,
     target: String,
     content: Option<String>,
     credential: Credential,

@@ -13,29 +13,36 @@ use crate::rules::refusal::{Filling, Refusal};
 use crate::traces::Trace;
 use ipnet::IpNet;
 
-/// Fields of a guarded request that tell a server nothing it could be misled by.
-const HARMLESS: &[&str] = &[
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "cache-control",
-    "dnt",
-    "if-modified-since",
-    "if-none-match",
-    "origin",
-    "pragma",
-    "referer",
-    "sec-fetch-dest",
-    "sec-fetch-mode",
-    "sec-fetch-site",
-    "traceparent",
-    "tracestate",
-    "user-agent",
-];
+/// Whether a field of a guarded request tells a server nothing that it could be misled by.
+fn is_harmless(name: &str) -> bool {
+    matches!(
+        name,
+        "accept"
+            | "accept-encoding"
+            | "accept-language"
+            | "cache-control"
+            | "dnt"
+            | "if-modified-since"
+            | "if-none-match"
+            | "origin"
+            | "pragma"
+            | "referer"
+            | "sec-fetch-dest"
+            | "sec-fetch-mode"
+            | "sec-fetch-site"
+            | "traceparent"
+            | "tracestate"
+            | "user-agent"
+    )
+}
 
-/// Fields that tell where a request came from; they are made anew, and no spelling of them is passed on.
-const FORWARDING: &[&str] =
-    &["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip"];
+/// Whether a field tells where a request came from; those are made anew, and no spelling of them is passed on.
+fn is_forwarding(name: &str) -> bool {
+    matches!(
+        &*dashed(name),
+        "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-real-ip"
+    )
+}
 
 /// Where a request came from, as far as it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +212,7 @@ pub(super) fn passed_bytes<'a>(
     let replaced = provider.host == HostHeader::Upstream;
     for (name, spelt, value) in received {
         // Of what concerns one connection only this is recognised.
-        if name != "connection" && !(name == "host" && replaced) && !FORWARDING.contains(&&*dashed(name)) {
+        if name != "connection" && !(name == "host" && replaced) && !is_forwarding(name) {
             put(spelt, value);
         }
     }
@@ -237,12 +244,12 @@ fn sent<'a, E>(
     };
     put("host", host.as_bytes())?;
     for (name, value) in received {
-        let named = HARMLESS.contains(&name) || provider.forward_headers.iter().any(|forward| forward == name);
+        let named = is_harmless(name) || provider.forward_headers.iter().any(|forward| forward == name);
         let made_anew = credential.iter().any(|(known, _)| known == name)
             || (name == "content-type" && permit.content().is_some())
             || matches!(name, "host" | "content-length" | "x-request-id")
             || trace.is_some_and(|trace| trace.replaces(name))
-            || FORWARDING.contains(&name);
+            || is_forwarding(name);
         if named && !made_anew {
             put(name, value)?;
         }
@@ -269,7 +276,7 @@ fn sent<'a, E>(
 /// Something cannot be written as a header.
 pub(super) fn forwarding(head: &mut RequestHeader, origin: &Origin) -> pingora::Result<()> {
     let spelt: Vec<String> =
-        head.headers.keys().map(|name| name.as_str().to_owned()).filter(|name| FORWARDING.contains(&&*dashed(name))).collect();
+        head.headers.keys().map(|name| name.as_str().to_owned()).filter(|name| is_forwarding(name)).collect();
     for name in spelt {
         head.remove_header(&name);
     }

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 
+use http::StatusCode;
+
 use super::chunks::Chunks;
 
 /// The most fields of an answer, as many as the engine takes.
@@ -123,10 +125,11 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     let values = |name: &'static str| {
         response.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     };
-    let listed = |wanted: &str| {
-        let tokens = values("connection").flat_map(|value| value.split(|byte| *byte == b','));
-        tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
-    };
+    let tokens = || values("connection").flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let listed = |wanted: &str| tokens().any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()));
+    // Nearly every answer names nothing but `keep-alive` or `close` there, which are no fields to be left out.
+    let names_fields =
+        tokens().any(|token| ![&b"keep-alive"[..], b"close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)));
     let bodiless = head_only || (100..200).contains(&status) || matches!(status, 204 | 304);
     let mut lengths = values("content-length");
     let stated = match lengths.next() {
@@ -154,9 +157,12 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     let reason = response.reason.unwrap_or_default();
     // With room for the beginning of the content, which goes out with it.
     let mut head = Vec::with_capacity(bytes.len() + 64);
-    // Writing to memory cannot fail.
-    drop(write!(head, "HTTP/1.1 {status} {reason}\r\n"));
-    for field in response.headers.iter().filter(|field| !hop_by_hop(field.name) && !listed(field.name)) {
+    let code = StatusCode::from_u16(status);
+    let code = code.as_ref().map_or("", StatusCode::as_str);
+    for part in ["HTTP/1.1 ", code, " ", reason, "\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    for field in response.headers.iter().filter(|field| !hop_by_hop(field.name) && !(names_fields && listed(field.name))) {
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             head.extend_from_slice(part);
         }
@@ -166,13 +172,14 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     } else if let Some(length) = stated
         && !matches!(status, 100..=199 | 204)
     {
+        // Writing to memory cannot fail.
         drop(write!(head, "Content-Length: {length}\r\n"));
     }
     Reading::Complete(Answer { status, length, head, content, kept })
 }
 
 fn hop_by_hop(name: &str) -> bool {
-    HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(name))
+    HOP_BY_HOP.iter().any(|known| known.len() == name.len() && known.eq_ignore_ascii_case(name))
 }
 
 /// Digits and nothing else.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::provider::Tunnel;
 use super::provider::{Action, Provider, Route, Then};
 use super::target;
-use tree::Leads;
 pub use tree::Tree;
+use tree::{Door, Leads};
 
 /// A declared `METHOD /path/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,13 +155,16 @@ impl Pattern {
 pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
     let Provider { actions, tunnels, routes, tree, .. } = provider;
     let method = if method == "HEAD" { "GET" } else { method };
-    let on = tree.on(path);
-    let on_actions = || {
-        on.iter().filter_map(|door| match door.leads {
-            Leads::Action(place) => actions.get(place).and_then(|action| Some((action, action.doors.get(door.index)?))),
-            Leads::Tunnel(_) | Leads::Route(_) => None,
-        })
+    let of_action = |door: &Door| match door.leads {
+        Leads::Action(place) => actions.get(place).and_then(|action| Some((action, action.doors.get(door.index)?))),
+        Leads::Tunnel(_) | Leads::Route(_) => None,
     };
+    let literal = tree.literal(path).iter().filter_map(of_action).find(|(_, pattern)| pattern.method == method);
+    if let Some((action, pattern)) = literal {
+        return Found::Action { action, pattern, segments: Vec::new() };
+    }
+    let on = tree.on(path);
+    let on_actions = || on.iter().filter_map(of_action);
     let on_tunnels = || {
         on.iter().filter_map(|door| match door.leads {
             Leads::Tunnel(place) => tunnels.get(place).and_then(|tunnel| Some((tunnel, tunnel.doors.get(door.index)?))),

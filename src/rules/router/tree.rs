@@ -11,6 +11,8 @@ use crate::rules::provider::{Action, Route, Then, Tunnel};
 #[derive(Debug, Default)]
 pub struct Tree {
     declared: Node,
+    /// The doors of actions without a named segment, by their whole path.
+    literal: HashMap<String, Vec<Door>>,
     /// Those that must not be reached past their verdict, their literals in lower case.
     watched: Node,
 }
@@ -46,6 +48,10 @@ impl Tree {
         let mut tree = Self::default();
         for (place, action) in actions.iter().enumerate() {
             tree.add(Leads::Action(place), action.doors.iter().map(AsRef::as_ref), true);
+            for (index, pattern) in action.doors.iter().enumerate().filter(|(_, pattern)| pattern.names().next().is_none()) {
+                let doors = tree.literal.entry(pattern.path(|_| String::new())).or_default();
+                doors.push(Door { leads: Leads::Action(place), index });
+            }
         }
         for (place, tunnel) in tunnels.iter().enumerate() {
             tree.add(Leads::Tunnel(place), tunnel.doors.iter().map(AsRef::as_ref), true);
@@ -64,6 +70,11 @@ impl Tree {
                 self.watched.insert(&pattern.segments, door, |text| text.to_ascii_lowercase());
             }
         }
+    }
+
+    /// Every door of an action that is `path` letter by letter: no other pattern on it has more literal segments.
+    pub(super) fn literal(&self, path: &str) -> &[Door] {
+        self.literal.get(path).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Every pattern that `path` matches, whatever its method, in the order of the file.
