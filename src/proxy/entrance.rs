@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
@@ -19,12 +21,14 @@ use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::convert;
 use super::fast_path::{Client, FastPath, Served};
 use super::fence::{Ending, Fence};
 use super::gate::{Gate, ended};
 use super::head::{self, Framing, Head, Malformed, Reading};
+use super::patience::Patience;
 use super::tls::Certificate;
 use crate::metrics::RejectedCause;
 use crate::model::{Body, RawRequest, Reason};
@@ -190,15 +194,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 
     /// One HTTP/1 request after the other, until either side has enough.
-    async fn requests(&self, mut stream: Stream, peer: SocketAddr, mut shutdown: ShutdownWatch) {
+    async fn requests(&self, mut stream: Stream, peer: SocketAddr, shutdown: ShutdownWatch) {
         let limits = &self.gate.config.limits;
         let mut buffer = Vec::new();
         let tls = self.certificate.is_some();
         let origin = convert::strangers(peer.ip(), tls, &self.gate.config.listen.trusted_proxies);
         // A client that connects and says nothing gets no longer than one that says half a head.
         let mut idle = limits.header_deadline;
+        let mut ended = pin!(end(shutdown.clone()).fuse());
+        let (mut for_client, mut for_upstream) = (Patience::default(), Patience::default());
         loop {
-            let head = match self.next(&mut stream, &mut buffer, idle, &mut shutdown).await {
+            let head = match self.next(&mut stream, &mut buffer, idle, &mut for_client, ended.as_mut()).await {
                 Next::Head(head) => head,
                 Next::Closed => return,
                 Next::Late => {
@@ -215,7 +221,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             if let Some(fast_path) = &self.fast_path {
                 let closing = *shutdown.borrow() || self.gate.draining();
                 let origin = origin.as_ref();
-                let mut client = Client { stream: &mut stream, buffer: &mut buffer, peer, tls, origin, closing };
+                let patience = &mut for_upstream;
+                let mut client = Client { stream: &mut stream, buffer: &mut buffer, peer, tls, origin, patience, closing };
                 match fast_path.serve(&self.gate, &head, &mut client).await {
                     Served::Kept => {
                         idle = limits.keepalive_idle;
@@ -253,10 +260,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 
     /// Reads until `buffer` begins with a whole head: `idle` for its first byte, the header deadline for the rest.
-    async fn next(&self, stream: &mut Stream, buffer: &mut Vec<u8>, idle: Duration, shutdown: &mut ShutdownWatch) -> Next {
+    async fn next(
+        &self,
+        stream: &mut Stream,
+        buffer: &mut Vec<u8>,
+        idle: Duration,
+        patience: &mut Patience,
+        mut ended: Pin<&mut (impl FusedFuture<Output = ()> + Send)>,
+    ) -> Next {
         let limits = &self.gate.config.limits;
-        let mut deadline = tokio::time::Instant::now() + if buffer.is_empty() { idle } else { limits.header_deadline };
-        let mut ending = false;
+        let mut deadline = Instant::now() + idle;
+        let mut ending = ended.is_terminated();
+        if ending {
+            deadline = deadline.min(Instant::now() + GRACE);
+        }
+        // Half a head at the end is no request yet: nobody has acted on it, and waiting for the rest would hold up the end.
+        let mut began = ending;
         loop {
             // An empty line before a request is left over from the one before (RFC 9112 §2.2).
             while buffer.starts_with(b"\r\n") {
@@ -267,25 +286,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 Reading::Refused(malformed) => return Next::Refused(malformed),
                 Reading::Incomplete => {}
             }
-            let began = !buffer.is_empty();
+            if !buffer.is_empty() && !began {
+                began = true;
+                deadline = Instant::now() + limits.header_deadline;
+            }
             buffer.reserve(READ_AT_ONCE);
             let read = tokio::select! {
                 biased;
-                read = tokio::time::timeout_at(deadline, stream.read_buf(buffer)) => read,
-                _ = shutdown.wait_for(|stop| *stop), if !ending => {
-                    ending = true;
-                    deadline = deadline.min(tokio::time::Instant::now() + GRACE);
+                read = stream.read_buf(buffer) => Some(read),
+                () = &mut ended, if !ending => {
+                    (ending, began) = (true, true);
+                    deadline = deadline.min(Instant::now() + GRACE);
                     continue;
                 }
+                () = patience.until(deadline) => None,
             };
             match read {
-                Ok(Ok(0) | Err(_)) => return Next::Closed,
-                // Half a head at the end is no request yet: nobody has acted on it, and waiting for the rest would hold up the end.
-                Ok(Ok(_)) if ending => {}
-                Ok(Ok(_)) if !began => deadline = tokio::time::Instant::now() + limits.header_deadline,
-                Ok(Ok(_)) => {}
-                Err(_) if began && !ending => return Next::Late,
-                Err(_) => return Next::Closed,
+                Some(Ok(0) | Err(_)) => return Next::Closed,
+                Some(Ok(_)) => {}
+                None if !buffer.is_empty() && !ending => return Next::Late,
+                None => return Next::Closed,
             }
         }
     }

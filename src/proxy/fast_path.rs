@@ -20,6 +20,7 @@ use super::gate::{Gate, Handle, ended};
 use super::gateway::failure;
 use super::head::{self, Head};
 use super::kept::Line;
+use super::patience::Patience;
 use super::relay::{self, Answer, Content, Reading};
 use crate::audit::Recorded;
 use crate::metrics::{Stage, UpstreamError};
@@ -68,6 +69,8 @@ pub(super) struct Client<'a> {
     pub(super) tls: bool,
     /// Where every request on it came from, unless each of them says so.
     pub(super) origin: Option<&'a Origin>,
+    /// How long the upstream is waited for.
+    pub(super) patience: &'a mut Patience,
     /// Whether the answer is the last one on it.
     pub(super) closing: bool,
 }
@@ -288,9 +291,9 @@ impl FastPath {
         if !write(&mut upstream.stream, &exchange.request, settings.read_timeout).await {
             return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: reused });
         }
-        let first_byte = settings.first_byte_timeout.max(settings.read_timeout);
+        let deadline = forwarded + settings.first_byte_timeout.max(settings.read_timeout);
         let mut answer = loop {
-            match head(&mut upstream, exchange, first_byte, client).await {
+            match head(&mut upstream, exchange, deadline.into(), client).await {
                 Ok(answer) if answer.status == 101 => return Err(broken()),
                 Ok(answer) if answer.is_interim() => {
                     let mut interim = answer.head;
@@ -355,10 +358,9 @@ fn broken() -> Trouble {
 async fn head(
     Line { stream: upstream, received }: &mut Line,
     exchange: &Exchange<'_>,
-    patience: Duration,
+    deadline: tokio::time::Instant,
     client: &mut Client<'_>,
 ) -> Result<Answer, Trouble> {
-    let deadline = tokio::time::Instant::now() + patience;
     loop {
         if !received.is_empty() {
             match relay::read(received, exchange.head_only) {
@@ -373,15 +375,16 @@ async fn head(
         let watched = client.buffer.len() < STASH;
         tokio::select! {
             biased;
-            read = tokio::time::timeout_at(deadline, upstream.read_buf(received)) => match read {
-                Ok(Ok(1..)) => {}
-                Ok(Ok(0) | Err(_)) => return Err(broken()),
-                Err(_) => return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false }),
+            read = upstream.read_buf(received) => if !matches!(read, Ok(1..)) {
+                return Err(broken());
             },
             // The next request may come before this one is answered; the end of the connection is the client's leaving.
             read = client.stream.read_buf(client.buffer), if watched => if !matches!(read, Ok(1..)) {
                 return Err(Trouble::Left);
             },
+            () = client.patience.until(deadline) => {
+                return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false });
+            }
         }
     }
 }
@@ -408,18 +411,21 @@ async fn relay(
             return Ok(true);
         }
         received.reserve(PIECE);
+        let deadline = tokio::time::Instant::now() + patience;
         let watched = client.buffer.len() < STASH;
         tokio::select! {
             biased;
-            read = timeout(patience, upstream.read_buf(received)) => match read {
-                Ok(Ok(1..)) => {}
-                Ok(Ok(0)) if matches!(answer.content, Content::Open { .. }) => return Ok(true),
-                Ok(Ok(0) | Err(_)) => return Err(broken()),
-                Err(_) => return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false }),
+            read = upstream.read_buf(received) => match read {
+                Ok(1..) => {}
+                Ok(0) if matches!(answer.content, Content::Open { .. }) => return Ok(true),
+                Ok(0) | Err(_) => return Err(broken()),
             },
             read = client.stream.read_buf(client.buffer), if watched => if !matches!(read, Ok(1..)) {
                 return Err(Trouble::Left);
             },
+            () = client.patience.until(deadline) => {
+                return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false });
+            }
         }
     }
 }

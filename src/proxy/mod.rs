@@ -14,6 +14,7 @@ mod gateway;
 mod head;
 mod kept;
 mod lookup;
+mod patience;
 mod peer;
 mod relay;
 mod server;

@@ -162,7 +162,7 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     for part in ["HTTP/1.1 ", code, " ", reason, "\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    for field in response.headers.iter().filter(|field| !hop_by_hop(field.name) && !(names_fields && listed(field.name))) {
+    for field in response.headers.iter().filter(|field| !(hop_by_hop(field.name) || names_fields && listed(field.name))) {
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             head.extend_from_slice(part);
         }
