@@ -201,7 +201,7 @@ fn is_preflight(raw: &RawRequest<'_>) -> bool {
 
 /// A field's name as a server reads it to which `_` and `.` are dashes.
 pub(crate) fn dashed(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|byte| matches!(byte, b'_' | b'.')) { name.replace(['_', '.'], "-").into() } else { name.into() }
+    if memchr::memchr2(b'_', b'.', name.as_bytes()).is_some() { name.replace(['_', '.'], "-").into() } else { name.into() }
 }
 
 /// A header by which a request that leads nowhere guarded would lead there after all, or would end elsewhere than it does.

@@ -325,6 +325,9 @@ fn shown(bytes: &[u8], longest: usize) -> String {
 
 /// A target without what stands before an `@` in its first part: `http://user:password@host/`.
 fn without_password(target: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'@', target).is_none() {
+        return target.into();
+    }
     let begins = target.windows(2).position(|two| two == b"//").map_or(0, |at| at + 2);
     let authority = target.get(begins..).unwrap_or_default().split(|byte| b"/\\?#".contains(byte)).next().unwrap_or_default();
     match authority.iter().rposition(|byte| *byte == b'@') {
@@ -379,10 +382,11 @@ pub(super) fn undeclared(name: &[u8]) -> Vec<u8> {
 /// Where the path of `target` ends for the server that sees the earliest end: behind `?`, `;` or `#`, encoded ones too.
 fn path_end(target: &[u8]) -> usize {
     let plain = target.iter().position(|byte| b"?;#".contains(byte)).map(|at| at + 1);
-    let encoded = target
-        .windows(3)
-        .position(|three| [b"%3f", b"%3b", b"%23"].iter().any(|end| three.eq_ignore_ascii_case(*end)))
-        .map(|at| at + 3);
+    let ends = |at: &usize| {
+        let three = target.get(*at..at + 3).unwrap_or_default();
+        [b"%3f", b"%3b", b"%23"].iter().any(|end| three.eq_ignore_ascii_case(*end))
+    };
+    let encoded = memchr::memchr_iter(b'%', target).find(ends).map(|at| at + 3);
     plain.into_iter().chain(encoded).min().unwrap_or(target.len())
 }
 

@@ -69,6 +69,10 @@ pub fn read<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String]) -> Rea
 
 /// The path and query of a target, and the authority if it is in absolute form (RFC 9112 §3.2.2).
 fn origin_form(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+    // No scheme begins with a slash, whatever comes behind it.
+    if target.starts_with(b"/") {
+        return (target, None);
+    }
     let Some(colon) = target.windows(3).position(|three| three == b"://") else { return (target, None) };
     let scheme = target.get(..colon).unwrap_or_default();
     if scheme.is_empty() || !scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) {
