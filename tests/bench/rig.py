@@ -266,10 +266,11 @@ class Rig:
             raise Broken(f"{target} is answered {'chunked' if is_chunked else 'with a length'}, which is not what is measured")
         return body
 
-    def load(self, port, kind, connections, seconds):
-        """Requests of one kind, one after another on each connection, and what became of them."""
+    def load(self, port, kind, connections, seconds, pause=0):
+        """Requests of one kind, one after another on each connection, `pause` ms apart, and what became of them."""
         self.loads += 1
         env = os.environ | {"TARGET": kind.target, "TOKEN": kind.token, "FRESH": "1" if kind.fresh else "", "RUN": f"{self.loads:06d}"}
+        env |= {"PAUSE": str(pause)}
         argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "load.lua"]
         wrk = subprocess.run(
             [*argv, f"http://127.0.0.1:{port}"],
@@ -284,7 +285,7 @@ class Rig:
             raise Broken(f"wrk: {wrk.stdout[-500:]} {wrk.stderr[-500:]}")
         return json.loads(told[1])
 
-    def measure(self, program, port, kind, connections, seconds, framing="length"):
+    def measure(self, program, port, kind, connections, seconds, framing="length", pause=0):
         """One row: a probe, a short run to warm up, and the run that counts."""
         probed = self.probe(port, kind, framing)
         self.load(port, kind, connections, 1)
@@ -292,7 +293,7 @@ class Rig:
         upstream = lambda: sum(cpu_seconds(self.upstream.pid)) if program is not self.upstream else 0.0
         before, others = cpu_seconds(program.pid), machine_busy() - upstream() - children()
         began = time.monotonic()
-        told = self.load(port, kind, connections, seconds)
+        told = self.load(port, kind, connections, seconds, pause)
         lasted = time.monotonic() - began
         after, others = cpu_seconds(program.pid), machine_busy() - upstream() - children() - others
         requests = told["requests"]
