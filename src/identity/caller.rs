@@ -1,8 +1,10 @@
 //! The caller as the upstream knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use serde_json::Value as Json;
 
 use super::Failure;
@@ -30,18 +32,41 @@ impl Caller {
     }
 }
 
+/// The sets of roles that callers have: few, however many callers there are.
+#[derive(Debug, Default)]
+pub(super) struct RoleSets(Mutex<HashSet<Arc<[Box<str>]>>>);
+
+/// How many of them are shared; a server that gives each user a role of its own has no use of it.
+const MOST_SETS: usize = 1000;
+
+impl RoleSets {
+    /// The one of `roles` that is shared.
+    fn shared(&self, roles: Vec<String>) -> Arc<[Box<str>]> {
+        let roles: Box<[Box<str>]> = roles.into_iter().map(String::into_boxed_str).collect();
+        let mut sets = self.0.lock();
+        if let Some(known) = sets.get(&*roles) {
+            return Arc::clone(known);
+        }
+        let roles: Arc<[Box<str>]> = roles.into();
+        if sets.len() < MOST_SETS {
+            sets.insert(Arc::clone(&roles));
+        }
+        roles
+    }
+}
+
 /// Asks who `errand`'s credential belongs to.
-pub(super) async fn prove<A: Ask>(errand: &Errand<'_, A>, plan: &CallerPlan) -> Result<Subject, Failure> {
+pub(super) async fn prove<A: Ask>(errand: &Errand<'_, A>, plan: &CallerPlan, sets: &RoleSets) -> Result<Subject, Failure> {
     // A caller lookup names nothing, so a placeholder in it has no value.
     let target = plan.lookup.target.fill(|_| None).ok_or_else(|| Failure::unavailable("the lookup has placeholders"))?;
     let answer = errand.ask(plan.lookup.base.as_deref(), &target).await?;
     if plan.refused.contains(&answer.status) {
         return Err(Failure::Refused);
     }
-    read(plan, errand.credential, &answer.document()?)
+    read(plan, errand.credential, &answer.document()?, sets)
 }
 
-fn read(plan: &CallerPlan, credential: &Credential, document: &Json) -> Result<Subject, Failure> {
+fn read(plan: &CallerPlan, credential: &Credential, document: &Json, sets: &RoleSets) -> Result<Subject, Failure> {
     let id = reading::at(&plan.id, document).and_then(|id| reading::text(&id)).filter(|id| !id.is_empty());
     let id = id.ok_or_else(|| Failure::unavailable("the answer has no caller id"))?;
     if plan.claims.iter().filter_map(|header| credential.header(header)).any(|claimed| claimed.reveal() != id) {
@@ -67,6 +92,5 @@ fn read(plan: &CallerPlan, credential: &Credential, document: &Json) -> Result<S
         };
         attributes.insert(attribute.clone(), texts);
     }
-    let roles = roles.into_iter().map(String::into_boxed_str).collect();
-    Ok(Subject { id: id.into(), name: name.into(), roles, attributes })
+    Ok(Subject { id: id.into(), name: name.into(), roles: sets.shared(roles), attributes })
 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 pub use ask::{Ask, AskError, Question, Reply};
 pub use caller::Caller;
+use caller::RoleSets;
 pub use key::NoEntropy;
 pub use plan::{CallerPlan, FactPlan, Lookup, Origin, Output, Plan, ResetHeader, ResetUnit, Source, Step, TablePlan};
 pub use pointer::{Pointer, PointerError, PointerTemplate};
@@ -155,6 +156,7 @@ struct Inner<A> {
     tables: Arc<Hangar<Table>>,
     /// Credentials that were dropped a moment ago.
     dropped: Marks,
+    role_sets: RoleSets,
     metrics: Metrics,
 }
 
@@ -175,6 +177,7 @@ impl<A: Ask> Identity<A> {
             ask,
             keys: Keyring::new(settings.upstream.clone())?,
             dropped: Marks::new(capacity / 10, refused_ttl),
+            role_sets: RoleSets::default(),
             settings,
             callers: Arc::new(callers),
             facts: Arc::new(facts),
@@ -201,7 +204,7 @@ impl<A: Ask> Identity<A> {
         let look_up = |_| {
             let (inner, plan, credential) = (Arc::clone(&self.inner), Arc::clone(plan), credential.clone());
             async move {
-                let subject = caller::prove(&inner.errand(&plan, &credential, client), &plan.caller).await?;
+                let subject = caller::prove(&inner.errand(&plan, &credential, client), &plan.caller, &inner.role_sets).await?;
                 let id = Arc::clone(&subject.id);
                 Ok(Found { value: Caller::new(subject), subject: Some(id) })
             }
@@ -345,7 +348,7 @@ impl<A: Ask> Inner<A> {
 
     /// What an unexpected 401 means: only the caller lookup, asked anew, tells whether the credential is refused.
     async fn doubt(&self, plan: &Plan, credential: &Credential, errand: &Errand<'_, A>) -> Failure {
-        match caller::prove(errand, &plan.caller).await {
+        match caller::prove(errand, &plan.caller, &self.role_sets).await {
             Ok(_) => Failure::unavailable("the upstream answered 401, though it accepts the credential"),
             Err(Failure::Refused) => {
                 self.callers.refuse(self.keys.caller(plan, credential));

@@ -65,9 +65,9 @@ pub struct Subject {
     /// The login name.
     #[serde(default)]
     pub name: Box<str>,
-    /// Global roles, as the upstream spells them.
+    /// Global roles, as the upstream spells them; callers with the same roles share them.
     #[serde(default)]
-    pub roles: Box<[Box<str>]>,
+    pub roles: Arc<[Box<str>]>,
     /// Further texts that the provider file names, for lookups only (`{caller.email}`); a name may hold several.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub attributes: std::collections::BTreeMap<String, Vec<String>>,

@@ -15,7 +15,7 @@ use super::tunnel::Call;
 use super::verdict::Denial;
 use crate::identity::{Ask, Caller, Failure, Identity, Table};
 use crate::model::{Credential, Reason, Record, Resource, Value};
-use crate::policy::Principal;
+use crate::policy::{Principal, Standing};
 use crate::rules::provider::{FactUse, Own, ResourceId};
 use crate::rules::router::Pattern;
 use crate::rules::{Action, Known};
@@ -36,7 +36,7 @@ pub struct IdentifiedRequest {
     pub(super) principal: Principal,
 }
 
-/// How many callers' preparations are kept, of about 2 KiB each. Each caller has one place, which it shares with every caller
+/// How many callers' preparations are kept, of some hundred bytes each. Each caller has one place, which it shares with every caller
 /// whose number has the same rest; whom another one displaced costs its next request some microseconds.
 const PREPARED: usize = 16 * 1024;
 
@@ -88,10 +88,7 @@ impl ValidatedRequest {
                 Err(failure) => return Err(trail.failed(&failure)),
             },
         };
-        let principal = match principal(&trail.site, &caller.value, permissions.as_deref()) {
-            Ok(principal) => principal,
-            Err(why) => return Err(trail.deny(Reason::PolicyError, why)),
-        };
+        let principal = principal(&trail.site, &caller.value, permissions);
         let nothing = crate::policy::Reads::default();
         let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
         if reads.table {
@@ -125,10 +122,7 @@ impl ValidatedRequest {
         let rules = Arc::clone(&trail.site.rules);
         let Some(given) = &known.subject else { return Err(trail.deny(Reason::CredentialMissing, "nobody is logged in")) };
         let subject = given.subject();
-        let principal = match rules.engine.principal(&subject, &given.permissions) {
-            Ok(principal) => principal,
-            Err(error) => return Err(trail.deny(Reason::PolicyError, error.to_string())),
-        };
+        let principal = rules.engine.principal_given(&subject, &given.permissions);
         trail.is_self = own(&action, &params, &subject.id, &subject.name, &rules.provider.id_lengths);
         trail.known(&action, Arc::new(Caller::new(subject)));
         let nothing = crate::policy::Reads::default();
@@ -229,9 +223,9 @@ fn unknown(trail: &Trail, fact: &str) -> Record {
 }
 
 /// The caller as this engine's policies see it, prepared once for each set of rules and state of the permission table.
-fn principal(site: &Site, caller: &Caller, permissions: Option<&Table>) -> Result<Principal, String> {
+fn principal(site: &Site, caller: &Arc<Caller>, permissions: Option<Arc<Table>>) -> Principal {
     let engine = &site.rules.engine;
-    let revision = permissions.map_or(0, |table| table.revision);
+    let revision = permissions.as_ref().map_or(0, |table| table.revision);
     let place = site.recent.place(caller);
     if let Some(place) = place
         && let Some(prepared) = &*place.load()
@@ -239,18 +233,35 @@ fn principal(site: &Site, caller: &Caller, permissions: Option<&Table>) -> Resul
         && prepared.table == revision
         && engine.prepared(&prepared.principal)
     {
-        return Ok(prepared.principal.clone());
+        return prepared.principal.clone();
     }
-    let mut held: BTreeSet<&str> = BTreeSet::new();
-    if let Some(table) = permissions {
-        held.extend(caller.subject.roles.iter().flat_map(|role| table.keys_holding(role)).map(String::as_str));
-    }
-    let held: Vec<&str> = held.into_iter().collect();
-    let principal = engine.principal(&caller.subject, &held).map_err(|error| error.to_string())?;
+    let principal = engine.principal(Arc::new(Proven { caller: Arc::clone(caller), permissions }));
     if let Some(place) = place {
         place.store(Some(Arc::new(Prepared { caller: caller.number, table: revision, principal: principal.clone() })));
     }
-    Ok(principal)
+    principal
+}
+
+/// What a proven caller holds.
+struct Proven {
+    caller: Arc<Caller>,
+    permissions: Option<Arc<Table>>,
+}
+
+impl Standing for Proven {
+    fn id(&self) -> &str {
+        &self.caller.subject.id
+    }
+
+    fn roles(&self) -> Vec<&str> {
+        self.caller.subject.roles.iter().map(|role| &**role).collect()
+    }
+
+    fn permissions(&self) -> Vec<&str> {
+        let roles = self.roles();
+        let held = self.permissions.iter().flat_map(|table| roles.iter().flat_map(|role| table.keys_holding(role)));
+        held.map(String::as_str).collect::<BTreeSet<&str>>().into_iter().collect()
+    }
 }
 
 /// Whether the request is about the caller: only when the server, which finds a user by id *or* name, could find nobody else.

@@ -297,7 +297,7 @@ impl<'a> Loaded<'a> {
         }
         Engine {
             authorizer: Authorizer::new(),
-            types: vocabulary.types,
+            types: Arc::new(vocabulary.types),
             action_entities: vocabulary.action_entities,
             names,
             actions,

@@ -11,12 +11,12 @@ use crate::policy::answer::{Answer, Effect, PolicyInfo};
 use crate::policy::compiled::{Compiled, Names};
 use crate::policy::context::{self, ContextError, Reads};
 use crate::policy::domain::ActionShape;
-use crate::policy::principal::{Principal, PrincipalError, Types, entity};
+use crate::policy::principal::{Cedar, Given, Principal, PrincipalError, Standing, Types, entity};
 
 /// The checked policies of one provider. Immutable and shareable; made by [`Engine::compile`].
 pub struct Engine {
     pub(super) authorizer: Authorizer,
-    pub(super) types: Types,
+    pub(super) types: Arc<Types>,
     pub(super) action_entities: Arc<Entities>,
     pub(super) names: Names,
     pub(super) actions: HashMap<String, Indexed>,
@@ -64,6 +64,8 @@ pub(super) enum QueryError {
     Action(String),
     #[error("the caller was prepared for another set of policies")]
     Principal,
+    #[error(transparent)]
+    Caller(PrincipalError),
     #[error("the resource is a `{0}`, but the action declares `{1}`")]
     Resource(String, String),
     #[error(transparent)]
@@ -73,12 +75,17 @@ pub(super) enum QueryError {
 }
 
 impl Engine {
-    /// Prepares a caller: its roles are the subject's, its permissions those that the roles hold. Names that no policy knows do no harm.
-    ///
-    /// # Errors
-    /// When Cedar refuses the entities; treat the caller as denied.
-    pub fn principal(&self, subject: &Subject, permissions: &[impl AsRef<str>]) -> Result<Principal, PrincipalError> {
-        Principal::prepare(subject, permissions, &self.types, &self.names, &self.action_entities)
+    /// Prepares a caller. Names that no policy knows do no harm.
+    #[must_use]
+    pub fn principal(&self, standing: Arc<dyn Standing>) -> Principal {
+        Principal::prepare(standing, &self.types, &self.names, &self.action_entities)
+    }
+
+    /// Prepares a caller of whom this is given: its roles are the subject's, its permissions those that the roles hold.
+    #[must_use]
+    pub fn principal_given(&self, subject: &Subject, permissions: &[impl AsRef<str>]) -> Principal {
+        let permissions = permissions.iter().map(|permission| permission.as_ref().to_owned()).collect();
+        self.principal(Arc::new(Given { subject: subject.clone(), permissions }))
     }
 
     /// Whether this engine prepared `principal`.
@@ -97,8 +104,9 @@ impl Engine {
         if let Some(answer) = action.compiled.as_ref().and_then(|compiled| compiled.answer(query)) {
             return answer;
         }
-        match action.request(query) {
-            Ok(request) => action.answer(&self.authorizer.is_authorized(&request, &action.policies, query.principal.entities())),
+        let asked = query.principal.cedar().map_err(|error| QueryError::Caller(error.clone()));
+        match asked.and_then(|caller| Ok((action.request(query, caller)?, &caller.entities))) {
+            Ok((request, entities)) => action.answer(&self.authorizer.is_authorized(&request, &action.policies, entities)),
             Err(error) => Answer::unanswerable(error.to_string()),
         }
     }
@@ -146,11 +154,11 @@ impl fmt::Debug for Engine {
 
 impl Indexed {
     /// The query as Cedar is asked.
-    pub(super) fn request(&self, query: &Query<'_>) -> Result<Request, QueryError> {
+    pub(super) fn request(&self, query: &Query<'_>, caller: &Cedar) -> Result<Request, QueryError> {
         let context = context::build(query, &self.shape, &self.reads)?;
         let resource = entity(&self.resource, &query.resource.id);
         // No schema here: the context is checked while it is built, and Cedar would miss the keys that nobody reads.
-        Request::new(query.principal.uid().clone(), self.uid.clone(), resource, context, None)
+        Request::new(caller.uid.clone(), self.uid.clone(), resource, context, None)
             .map_err(|error| QueryError::Request(error.to_string()))
     }
 

@@ -9,7 +9,7 @@ use super::{Asked, compile, domain, room};
 use crate::model::{Decision, Resource, Value};
 use crate::policy::compiled::{Compiled, Names};
 use crate::policy::engine::Indexed;
-use crate::policy::principal::{Principal, entity};
+use crate::policy::principal::{Given, Principal, entity};
 use crate::policy::{Answer, Effect, Engine, PolicyInfo, Query, Reads};
 
 static NO_POLICIES: LazyLock<Engine> = LazyLock::new(|| compile(""));
@@ -30,9 +30,8 @@ fn both(text: &str, asked: &Asked) -> (Option<Answer>, Decision, usize) {
     let json = policy.to_json().unwrap();
     let mut names = Names::default();
     let compiled = Compiled::of("RocketChat", &shape, [(&json, &info)].into_iter(), &mut names);
-    let principal =
-        Principal::prepare(&asked.subject(), &asked.permissions, &NO_POLICIES.types, &names, &NO_POLICIES.action_entities)
-            .unwrap();
+    let given = Given { subject: asked.subject(), permissions: asked.permissions.clone() };
+    let principal = Principal::prepare(Arc::new(given), &NO_POLICIES.types, &names, &NO_POLICIES.action_entities);
     let resource = Resource { kind: asked.resource.into(), id: "r1".into() };
     let query = Query {
         action: asked.action,
@@ -60,8 +59,9 @@ fn both(text: &str, asked: &Asked) -> (Option<Answer>, Decision, usize) {
         infos: [(info.id.parse().unwrap(), (0, info))].into_iter().collect(),
         shape,
     };
+    let cedar = principal.cedar().ok().unwrap();
     let stock =
-        index.answer(&Authorizer::new().is_authorized(&index.request(&query).unwrap(), &index.policies, principal.entities()));
+        index.answer(&Authorizer::new().is_authorized(&index.request(&query, cedar).unwrap(), &index.policies, &cedar.entities));
     (compiled.and_then(|compiled| compiled.answer(&query)), stock.decision, stock.errors.len())
 }
 

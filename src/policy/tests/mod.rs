@@ -131,7 +131,7 @@ impl Asked {
     }
 
     fn to(&self, engine: &Engine) -> Answer {
-        let principal = engine.principal(&self.subject(), &self.permissions).unwrap();
+        let principal = engine.principal_given(&self.subject(), &self.permissions);
         let resource = Resource { kind: self.resource.into(), id: "r1".into() };
         engine.authorize(&Query {
             action: self.action,
