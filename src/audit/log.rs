@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
 use super::entry::body;
-use super::state::{Position, State};
+use super::state::{Position, State, Urgency};
 use super::{Durability, Entry, OnFailure, OpenError, Settings};
 use crate::metrics::Metrics;
 
@@ -140,10 +140,23 @@ impl AuditLog {
     /// The record could not be written, and [`OnFailure::Deny`] is set. The next one is tried afresh; once one
     /// succeeds, a `loss` record before it tells how many were not written.
     pub fn record_since<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
+        self.write(entry, started, Urgency::Now).0
+    }
+
+    /// Records `entry`, which its caller began with at `started`, and for which nobody waits: with [`Durability::Written`],
+    /// too, its line may wait for the next record, and is written with it in one call to the kernel. Says whether it now waits
+    /// for a [flush](AuditLog::flush), which the caller sees to.
+    pub fn record_soon(&self, entry: impl Entry, started: Instant) -> bool {
+        // A failure is counted and told here; there is nobody left to refuse.
+        self.write(entry, started, Urgency::Soon).1
+    }
+
+    fn write<T: Entry>(&self, entry: T, started: Instant, urgency: Urgency) -> (Result<Recorded<T>, Unrecorded<T>>, bool) {
         let (time, body) = (entry.time(), body(&entry));
         let mut state = self.shared.state.lock();
-        let recorded = body.and_then(|body| state.record(time, &body));
-        match recorded {
+        let recorded = body.and_then(|body| state.record(time, &body, urgency));
+        let owes = state.owes();
+        let recorded = match recorded {
             Ok(seq) => {
                 drop(state);
                 let made = Instant::now();
@@ -154,7 +167,8 @@ impl AuditLog {
                 OnFailure::Deny => Err(Unrecorded { entry, cause }),
                 OnFailure::Allow => Ok(Recorded { entry, seq: None, made: Instant::now() }),
             },
-        }
+        };
+        (recorded, owes)
     }
 
     /// Whether the next record can be written as far as one can know; after a failure this tries to write the `loss`

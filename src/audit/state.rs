@@ -59,6 +59,15 @@ pub(super) struct State {
     metrics: Metrics,
 }
 
+/// When a record must be where [`Durability::Written`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Before anything else happens.
+    Now,
+    /// With the next record, or when the log is [flushed](State::flush).
+    Soon,
+}
+
 /// Lines that have their place in the chain and are not yet written.
 #[derive(Debug, Default)]
 struct Pending {
@@ -69,6 +78,12 @@ struct Pending {
 impl Pending {
     fn is_full(&self) -> bool {
         self.lines.len() >= BUFFERED_BYTES || self.records >= BUFFERED_RECORDS
+    }
+
+    /// The first `bytes` bytes, which are whole lines, are written.
+    fn taken(&mut self, bytes: usize) {
+        self.records = self.records.saturating_sub(count_lines(self.lines.get(..bytes).unwrap_or_default()));
+        self.lines.drain(..bytes.min(self.lines.len()));
     }
 }
 
@@ -109,10 +124,15 @@ impl State {
     ///
     /// # Errors
     /// The record is not made; [`State::gave_up`] must be told.
-    pub(super) fn record(&mut self, time: Timestamp, body: &[u8]) -> io::Result<u64> {
+    pub(super) fn record(&mut self, time: Timestamp, body: &[u8], urgency: Urgency) -> io::Result<u64> {
         self.look(time)?;
         self.settle(time)?;
-        self.append(body)
+        self.append(body, urgency)
+    }
+
+    /// Whether something is buffered that nobody sees to: what [`Durability::Buffered`] buffers has a thread of its own.
+    pub(super) fn owes(&self) -> bool {
+        self.durability == Durability::Written && self.pending.records > 0
     }
 
     /// Notes that a record of something that happened at `time` was not made, and says what that means.
@@ -205,25 +225,24 @@ impl State {
 
     fn record_own(&mut self, event: &Event) -> io::Result<()> {
         let started = Instant::now();
-        self.append(&body(event)?)?;
+        self.append(&body(event)?, Urgency::Now)?;
         self.metrics.audit_record(event.kind, started.elapsed());
         Ok(())
     }
 
     /// Puts one record at the chain's end.
-    fn append(&mut self, body: &[u8]) -> io::Result<u64> {
+    fn append(&mut self, body: &[u8], urgency: Urgency) -> io::Result<u64> {
         if self.pending.is_full() {
             self.write_pending()?;
         }
         let sealed = self.chain.seal(body, &mut self.line)?;
         let seq = sealed.seq;
-        match self.durability {
-            Durability::Written => {
-                self.output.append(&self.line, 1, seq).map_err(|partial| partial.cause)?;
-                self.succeeded();
+        match (self.durability, urgency) {
+            (Durability::Written, Urgency::Now) => {
+                self.write_with_pending(seq)?;
                 self.chain.advance(sealed);
             }
-            Durability::Buffered => {
+            (Durability::Buffered, _) | (Durability::Written, Urgency::Soon) => {
                 self.pending.lines.extend_from_slice(&self.line);
                 self.pending.records += 1;
                 self.chain.advance(sealed);
@@ -237,6 +256,35 @@ impl State {
         Ok(seq)
     }
 
+    /// Writes what is buffered and, behind it, the line with the number `seq`: in one call to the kernel.
+    ///
+    /// # Errors
+    /// The line is not written. What is buffered stays so, but for what was written of it.
+    fn write_with_pending(&mut self, seq: u64) -> io::Result<()> {
+        if self.pending.records == 0 {
+            self.output.append(&self.line, 1, seq).map_err(|partial| partial.cause)?;
+            self.succeeded();
+            return Ok(());
+        }
+        let (first, buffered) = (self.first_unwritten(), self.pending.lines.len());
+        self.pending.lines.extend_from_slice(&self.line);
+        let outcome = self.output.append(&self.pending.lines, self.pending.records + 1, first);
+        self.pending.lines.truncate(buffered);
+        match outcome {
+            Ok(()) => {
+                self.pending.taken(buffered);
+                self.succeeded();
+            }
+            Err(Partial { cause, whole }) => {
+                self.pending.taken(whole.min(buffered));
+                self.metrics.audit_pending(self.pending.records);
+                return Err(cause);
+            }
+        }
+        self.metrics.audit_pending(self.pending.records);
+        Ok(())
+    }
+
     fn write_pending(&mut self) -> io::Result<()> {
         if self.pending.records == 0 {
             return Ok(());
@@ -244,14 +292,12 @@ impl State {
         let first = self.first_unwritten();
         let outcome = match self.output.append(&self.pending.lines, self.pending.records, first) {
             Ok(()) => {
-                self.pending.lines.clear();
-                self.pending.records = 0;
+                self.pending.taken(self.pending.lines.len());
                 self.succeeded();
                 Ok(())
             }
             Err(Partial { cause, whole }) => {
-                self.pending.records -= count_lines(self.pending.lines.get(..whole).unwrap_or_default());
-                self.pending.lines.drain(..whole);
+                self.pending.taken(whole);
                 Err(cause)
             }
         };

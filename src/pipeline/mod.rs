@@ -25,9 +25,10 @@ mod verdict;
 use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 
 pub(crate) use matching::dashed;
 pub use matching::{MatchedRequest, keeps_on_401, revocable, wants_content};
@@ -174,13 +175,18 @@ pub(crate) fn always_enforced(reason: Reason) -> bool {
 pub struct Pipeline {
     audit: Arc<AuditLog>,
     metrics: Metrics,
+    /// Told when outcomes wait to be written.
+    owed: Notify,
 }
+
+/// How long an outcome waits for the next record, to be written with it.
+const WAIT: Duration = Duration::from_millis(1);
 
 impl Pipeline {
     /// A walk that records to `audit` and counts in `metrics`.
     #[must_use]
     pub fn new(audit: Arc<AuditLog>, metrics: Metrics) -> Self {
-        Self { audit, metrics }
+        Self { audit, metrics, owed: Notify::new() }
     }
 
     /// Judges a request for `site`, received `now`, and records the verdict; `walked` notes the way. A panic on the way is a
@@ -267,8 +273,19 @@ impl Pipeline {
 
     /// Records what became of a permitted request.
     pub fn outcome(&self, outcome: Outcome<'_>) {
-        // A failure is counted and told by the log itself; there is nobody left to refuse.
-        drop(self.audit.record_since(outcome, outcome.ended));
+        if self.audit.record_soon(outcome, outcome.ended) {
+            self.owed.notify_one();
+        }
+    }
+
+    /// Writes outcomes that wait for a record which does not come. Never returns.
+    pub async fn settle(&self) {
+        loop {
+            self.owed.notified().await;
+            tokio::time::sleep(WAIT).await;
+            // What cannot be written stays buffered, and was counted; the next record or outcome tries again.
+            drop(self.audit.flush());
+        }
     }
 
     fn permit(&self, permit: Permit, decided: Instant, walked: &mut Walked) -> Admission {

@@ -146,6 +146,8 @@ impl Server {
         tasks.push(tokio::spawn(accept_admin(app, listener)));
         tasks.push(tokio::spawn(Arc::clone(&gate).resolve()));
         tasks.push(tokio::spawn(Arc::clone(&gate).sweep()));
+        let settling = Arc::clone(&gate);
+        tasks.push(tokio::spawn(async move { settling.pipeline.settle().await }));
         tasks.push(tokio::spawn(Arc::clone(&gate.current).watch(Arc::clone(&gate.audit))));
         if let Some(certificate) = certificate {
             tasks.push(tokio::spawn(async move {

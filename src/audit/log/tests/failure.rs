@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use jiff::Timestamp;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::{Desk, event, event_at, kinds, lines};
@@ -314,4 +316,98 @@ fn what_is_buffered_is_bounded_and_survives_a_full_disk_without_a_gap() {
     drop(log);
     let verified = desk.verified();
     assert_eq!(verified.records, accepted as u64 + 2, "all of them, a loss record and the last one");
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_with_the_next_record_or_when_the_log_is_flushed() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event()).unwrap();
+    assert!(log.record_soon(event(), Instant::now()), "it waits");
+    assert!(desk.metric("rolegate_audit_pending_records 1"));
+    assert_eq!((kinds(&desk.path()).len(), log.position().seq), (1, 2));
+    assert_eq!(log.record(event()).unwrap().seq(), Some(3));
+    assert!(desk.metric("rolegate_audit_pending_records 0"));
+    assert_eq!(desk.verified().records, 3);
+    log.record_soon(event(), Instant::now());
+    log.flush().unwrap();
+    assert_eq!(desk.verified().records, 4);
+    log.record_soon(event(), Instant::now());
+    drop(log);
+    assert_eq!(desk.verified().records, 5, "the end writes what waits");
+}
+
+#[test]
+fn what_is_buffered_anyway_waits_for_the_thread_that_writes_it() {
+    let log = Desk::new().buffered().open();
+    assert!(!log.record_soon(event(), Instant::now()));
+}
+
+#[test]
+fn a_record_that_fails_behind_what_waits_takes_nothing_of_it_along() {
+    let desk = Desk::new();
+    let log = desk.open();
+    log.record(event()).unwrap();
+    let line = fs::read(desk.path()).unwrap().len();
+    for _ in 0..2 {
+        log.record_soon(event(), Instant::now());
+    }
+    // Room for one of the two, and a part of the other.
+    let room = shrink_disk(&log, &desk.path(), line + line / 2);
+    log.record(event()).unwrap_err();
+    assert_eq!(kinds(&desk.path()).len(), 2);
+    assert!(desk.metric("rolegate_audit_pending_records 1"));
+    room.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(log.record(event()).unwrap().seq(), Some(5));
+    assert_eq!(kinds(&desk.path()), ["reload", "reload", "reload", "loss", "reload"]);
+    assert_eq!(lines(&desk.path())[3]["records"], 1);
+    assert_eq!(desk.verified().records, 5);
+}
+
+/// What may happen to a log.
+#[derive(Debug, Clone)]
+enum Turn {
+    Record,
+    Soon,
+    Flush,
+    /// So much room is left on the disk.
+    Room(usize),
+}
+
+proptest! {
+    #[test]
+    fn whatever_order_records_come_in_and_wherever_the_disk_is_full_the_chain_holds_all_that_was_accepted(
+        turns in prop::collection::vec(
+            prop_oneof![
+                3 => Just(Turn::Record),
+                3 => Just(Turn::Soon),
+                1 => Just(Turn::Flush),
+                1 => (0_usize..1000).prop_map(Turn::Room),
+                1 => Just(Turn::Room(usize::MAX)),
+            ],
+            0..40,
+        ),
+    ) {
+        let desk = Desk::new();
+        let log = desk.open();
+        let room = shrink_disk(&log, &desk.path(), usize::MAX);
+        let mut accepted = 0;
+        for turn in turns {
+            match turn {
+                Turn::Record => accepted += usize::from(log.record(event()).is_ok()),
+                Turn::Soon => {
+                    let before = log.position().seq;
+                    log.record_soon(event(), Instant::now());
+                    accepted += usize::from(log.position().seq > before);
+                }
+                Turn::Flush => drop(log.flush()),
+                Turn::Room(left) => room.store(left, Ordering::SeqCst),
+            }
+        }
+        room.store(usize::MAX, Ordering::SeqCst);
+        log.record(event()).unwrap();
+        let kept = kinds(&desk.path()).iter().filter(|kind| *kind == "reload").count();
+        prop_assert_eq!(kept, accepted + 1);
+        desk.verified();
+    }
 }
