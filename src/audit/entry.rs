@@ -73,25 +73,25 @@ fn refused(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// A line's middle: `,"time":"…","id":"…","kind":"…"` and the fields, without braces.
+/// Puts a line's middle into `body`: `,"time":"…","id":"…","kind":"…"` and the fields, without braces.
 ///
 /// # Errors
 /// The entry has no fields that fit in one line.
-pub(super) fn body(entry: &impl Entry) -> io::Result<Vec<u8>> {
-    let mut body = Vec::with_capacity(2048);
+pub(super) fn body(entry: &impl Entry, body: &mut Vec<u8>) -> io::Result<()> {
+    body.clear();
     body.extend_from_slice(br#","time":""#);
-    PRINTER.print_timestamp(&entry.time(), &mut body).map_err(|error| refused(&error.to_string()))?;
+    PRINTER.print_timestamp(&entry.time(), &mut *body).map_err(|error| refused(&error.to_string()))?;
     body.push(b'"');
-    let mut fields = Object::within(&mut body);
+    let mut fields = Object::within(body);
     if let Some(id) = entry.id() {
         fields.field("id").text(id);
     }
     fields.field("kind").text(entry.kind().as_str());
     entry.fields(&mut fields)?;
-    if memchr::memchr(b'\n', &body).is_some() {
+    if memchr::memchr(b'\n', body).is_some() {
         return Err(refused("the record does not fit in one line"));
     }
-    Ok(body)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -120,7 +120,8 @@ mod tests {
     }
 
     fn text(entry: &impl Entry) -> io::Result<String> {
-        body(entry).map(|body| String::from_utf8(body).unwrap())
+        let mut text = b"what stood there".to_vec();
+        body(entry, &mut text).map(|()| String::from_utf8(text).unwrap())
     }
 
     #[test]

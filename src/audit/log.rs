@@ -1,5 +1,6 @@
 //! The log itself: numbers each record, chains it, and hands back the proof that it was written.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,6 +20,14 @@ const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the question whether the log is writable waits for records under way: a healthy write takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+thread_local! {
+    /// Room for a line's middle, kept from record to record.
+    static MIDDLE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What is not kept of it for the sake of one long record.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// The audit log of this process.
 ///
@@ -152,9 +161,13 @@ impl AuditLog {
     }
 
     fn write<T: Entry>(&self, entry: T, started: Instant, urgency: Urgency) -> (Result<Recorded<T>, Unrecorded<T>>, bool) {
-        let (time, body) = (entry.time(), body(&entry));
+        let (time, mut middle) = (entry.time(), MIDDLE.take());
+        let is_written = body(&entry, &mut middle);
         let mut state = self.shared.state.lock();
-        let recorded = body.and_then(|body| state.record(time, &body, urgency));
+        let recorded = is_written.and_then(|()| state.record(time, &middle, urgency));
+        if middle.capacity() <= KEPT_BYTES {
+            MIDDLE.set(middle);
+        }
         let owes = state.owes();
         let recorded = match recorded {
             Ok(seq) => {

@@ -225,7 +225,9 @@ impl State {
 
     fn record_own(&mut self, event: &Event) -> io::Result<()> {
         let started = Instant::now();
-        self.append(&body(event)?, Urgency::Now)?;
+        let mut middle = Vec::new();
+        body(event, &mut middle)?;
+        self.append(&middle, Urgency::Now)?;
         self.metrics.audit_record(event.kind, started.elapsed());
         Ok(())
     }

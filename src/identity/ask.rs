@@ -1,6 +1,7 @@
 //! The one door to the upstream: a question built from scratch, and the reply to it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::Secret;
 
@@ -24,7 +25,7 @@ pub struct Question {
     /// Path and query in origin form.
     pub target: String,
     /// The credential: names in lower case with their values. No other header of a client is ever here.
-    pub headers: Vec<(String, Secret)>,
+    pub headers: Vec<(Arc<str>, Secret)>,
     /// The address that the upstream is told the question comes from.
     pub client: Option<IpAddr>,
 }

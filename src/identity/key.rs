@@ -161,7 +161,7 @@ mod tests {
     use crate::model::{Secret, Subject};
 
     fn pair(first: (&str, &str), second: (&str, &str)) -> Credential {
-        let headers = [first, second].map(|(name, value)| (name.to_owned(), Secret::new(value)));
+        let headers = [first, second].map(|(name, value)| (name.into(), Secret::new(value)));
         Credential { headers: headers.into() }
     }
 

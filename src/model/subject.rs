@@ -45,14 +45,14 @@ impl Serialize for Secret {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Credential {
     /// Header name and value.
-    pub headers: Vec<(String, Secret)>,
+    pub headers: Vec<(Arc<str>, Secret)>,
 }
 
 impl Credential {
     /// The value of header `name` (lower case), if the credential has it.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&Secret> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value)
+        self.headers.iter().find(|(header, _)| **header == *name).map(|(_, value)| value)
     }
 }
 

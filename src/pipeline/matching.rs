@@ -221,7 +221,7 @@ fn misleading_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
 /// A header that two servers would read differently: another spelling of a credential's name, one that routes elsewhere,
 /// or a credential that the next hop is told to remove.
 fn ambiguous_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
-    let credentials = || site.rules.provider.credentials.iter().flatten().map(String::as_str);
+    let credentials = || site.rules.provider.credentials.iter().flatten().map(|name| &**name);
     for (name, value) in &raw.headers {
         if REROUTING.contains(name) {
             return Some(format!("`{name}` names another target or method"));
@@ -260,7 +260,7 @@ pub fn keeps_on_401(target: &[u8], site: &Site) -> bool {
 }
 
 /// The credential that the server would use: the first alternative that is there in full.
-fn credential(raw: &RawRequest<'_>, alternatives: &[Vec<String>]) -> Result<Option<Credential>, String> {
+fn credential(raw: &RawRequest<'_>, alternatives: &[Vec<Arc<str>>]) -> Result<Option<Credential>, String> {
     for header in alternatives.iter().flatten() {
         if raw.header_values(header).count() > 1 {
             return Err(format!("`{header}` was sent more than once"));
@@ -277,10 +277,10 @@ fn credential(raw: &RawRequest<'_>, alternatives: &[Vec<String>]) -> Result<Opti
                 return Err(format!("`{name}` holds a comma, a control character or something that is not ASCII"));
             }
             let Ok(text) = str::from_utf8(value) else { break };
-            if name == "authorization" && !is_bearer(text) {
+            if **name == *"authorization" && !is_bearer(text) {
                 break;
             }
-            headers.push((name.clone(), Secret::new(text)));
+            headers.push((Arc::clone(name), Secret::new(text)));
         }
         if headers.len() == alternative.len() {
             return Ok(Some(Credential { headers }));

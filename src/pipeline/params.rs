@@ -25,7 +25,7 @@ pub struct ValidatedRequest {
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
     pub(super) method: Cow<'static, str>,
-    pub(super) params: Record,
+    pub(super) params: Arc<Record>,
     pub(super) credential: Credential,
     pub(super) call: Option<Call>,
 }
@@ -75,7 +75,9 @@ impl MatchedRequest {
         };
         // A segment that was encoded may turn out to be a word of another door, which the server would go through.
         if segments.iter().any(|(_, raw)| raw.contains('%')) {
-            match router::find(&trail.site.rules.provider, &method, &path(&door, &params)) {
+            let mut written = String::new();
+            path(&mut written, &door, &params);
+            match router::find(&trail.site.rules.provider, &method, &written) {
                 Found::Action { pattern, .. } if *pattern == door => {}
                 _ => return Err(trail.deny(Reason::TargetAmbiguous, "the path is another action's once it is decoded")),
             }
@@ -94,7 +96,8 @@ impl ValidatedRequest {
         credential: Credential,
         call: Option<Call>,
     ) -> Self {
-        trail.params = Some(params.clone());
+        let params = Arc::new(params);
+        trail.params = Some(Arc::clone(&params));
         let resource = match &action.resource_id {
             ResourceId::Params(names) => {
                 let id = names.iter().find_map(|name| params.value(name)).map(ToString::to_string).unwrap_or_default();
@@ -107,9 +110,9 @@ impl ValidatedRequest {
     }
 }
 
-/// The path of `door` with the values of its segments, each in its one spelling.
-pub(super) fn path(door: &Pattern, params: &Record) -> String {
-    door.path(|name| target::encode(&params.value(name).map(ToString::to_string).unwrap_or_default()))
+/// The path of `door` with the values of its segments, each in its one spelling, behind what `onto` holds.
+pub(super) fn path(onto: &mut String, door: &Pattern, params: &Record) {
+    door.path_onto(onto, |name| target::encode(&params.value(name).map(ToString::to_string).unwrap_or_default()));
 }
 
 /// `params` with those that the fields of the body give.

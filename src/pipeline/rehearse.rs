@@ -59,7 +59,7 @@ pub fn evaluate_at(site: Site, method: &str, target: &str, known: &Known) -> Eva
     let mut headers: Vec<(&str, &[u8])> = Vec::new();
     if known.subject.is_some() {
         for name in rules.provider.credentials.first().into_iter().flatten() {
-            headers.push((name, if name == "authorization" { b"Bearer given" } else { b"given" }));
+            headers.push((name, if **name == *"authorization" { b"Bearer given" } else { b"given" }));
         }
     }
     if known.content.is_some() {

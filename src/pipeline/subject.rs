@@ -30,7 +30,7 @@ pub struct IdentifiedRequest {
     pub(super) action: Arc<Action>,
     pub(super) door: Arc<Pattern>,
     pub(super) method: Cow<'static, str>,
-    pub(super) params: Record,
+    pub(super) params: Arc<Record>,
     pub(super) credential: Credential,
     pub(super) call: Option<Call>,
     pub(super) principal: Principal,

@@ -58,7 +58,7 @@ pub struct Trail {
     /// The tunnel it came by, and the caller's id of the call: a refusal has the form of a call's answer.
     pub(super) tunnel: Option<(Arc<Tunnel>, String)>,
     pub(super) resource: Option<Resource>,
-    pub(super) params: Option<Record>,
+    pub(super) params: Option<Arc<Record>>,
     pub(super) caller: Option<Arc<Caller>>,
     pub(super) caller_age: Option<(Duration, bool)>,
     /// Tables past their time that stood in for a failed lookup, with their age.
@@ -295,17 +295,15 @@ pub(super) fn method(name: &str) -> Option<Cow<'static, str>> {
     ["GET", "POST", "HEAD"].into_iter().find(|usual| *usual == name).map(Cow::Borrowed)
 }
 
+/// Whether `bytes` may be shown as they are, as nearly every target may.
+fn is_printable(bytes: &[u8], longest: usize) -> bool {
+    bytes.len() <= longest && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// `bytes` with everything that is not printable ASCII percent-encoded, at most `longest` bytes in all.
 fn shown(bytes: &[u8], longest: usize) -> String {
     use std::fmt::Write as _;
     const CUT: &str = "...";
-    // As nearly every target is.
-    if bytes.len() <= longest
-        && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
-        && let Ok(plain) = str::from_utf8(bytes)
-    {
-        return plain.to_owned();
-    }
     let mut text = String::with_capacity(bytes.len().min(longest) + CUT.len());
     for byte in bytes {
         match byte {
@@ -365,7 +363,10 @@ fn shown_target(target: &[u8], action: Option<&Action>) -> String {
         }
         cut.extend(separator);
     }
-    shown(&cut, LONGEST_SHOWN)
+    if !is_printable(&cut, LONGEST_SHOWN) {
+        return shown(&cut, LONGEST_SHOWN);
+    }
+    String::from_utf8(cut).unwrap_or_default()
 }
 
 /// What may be shown of a name that nobody declares: it may be a secret itself (`?t0ken`), or hold one (`?token%3Dsecret`).

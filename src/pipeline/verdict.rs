@@ -132,7 +132,7 @@ impl IdentifiedRequest {
         }
         for obligation in &answer.obligations {
             if let Obligation::Without(name) = obligation {
-                params.remove(name);
+                Arc::make_mut(&mut params).remove(name);
             }
         }
         if let Some(call) = call {
@@ -141,7 +141,9 @@ impl IdentifiedRequest {
             let (policies, obligations) = (answer.determining, answer.obligations);
             return Ok(Permit { trail, method, target, content: Some(content), credential, policies, obligations });
         }
-        let mut sent = format!("{}{}", trail.site.upstream.path_prefix, path(&door, &params));
+        let mut sent = String::with_capacity(128);
+        sent.push_str(&trail.site.upstream.path_prefix);
+        path(&mut sent, &door, &params);
         let mut separator = '?';
         for param in action.params.iter().filter(|param| param.place == Place::Query) {
             if let Some(value) = params.value(&param.name) {

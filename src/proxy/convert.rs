@@ -245,7 +245,7 @@ fn sent<'a, E>(
     put("host", host.as_bytes())?;
     for (name, value) in received {
         let named = is_harmless(name) || provider.forward_headers.iter().any(|forward| forward == name);
-        let made_anew = credential.iter().any(|(known, _)| known == name)
+        let made_anew = credential.iter().any(|(known, _)| **known == *name)
             || (name == "content-type" && permit.content().is_some())
             || matches!(name, "host" | "content-length" | "x-request-id")
             || trace.is_some_and(|trace| trace.replaces(name))
@@ -288,7 +288,7 @@ pub(super) fn forwarding(head: &mut RequestHeader, origin: &Origin) -> pingora::
 
 /// Takes the credentials out of a head: a preflight needs none.
 pub(super) fn without_credentials(head: &mut RequestHeader, provider: &Provider) {
-    for name in provider.credentials.iter().flatten().map(String::as_str).chain(["cookie", "authorization"]) {
+    for name in provider.credentials.iter().flatten().map(|name| &**name).chain(["cookie", "authorization"]) {
         head.remove_header(name);
     }
 }

@@ -13,7 +13,7 @@ use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::identity::{Identity, Settings};
 use crate::metrics::{InvalidationCause, Metrics};
-use crate::model::{Door, RawRequest};
+use crate::model::{Credential, Door, RawRequest};
 use crate::pipeline::{self, Admission, Permit, Pipeline, Site};
 use crate::reload::Current;
 use crate::traces::{Ended, Trace, Traces, Walked};
@@ -216,7 +216,10 @@ fn handle(config: &Config, upstream: &crate::config::Upstream, metrics: &Metrics
         lookup_address: facts.lookup_address,
         lookups: config.limits.lookups,
         lookups_per_address: config.limits.lookups_per_address,
-        service: upstream.service.clone().map(|headers| crate::model::Credential { headers }),
+        service: upstream
+            .service
+            .clone()
+            .map(|headers| Credential { headers: headers.into_iter().map(|(name, value)| (name.into(), value)).collect() }),
     };
     let identity = Identity::new(settings, client, metrics.clone()).map_err(|error| error.to_string())?;
     Ok(Handle { peer, identity, kept: Kept::default(), peers })

@@ -132,7 +132,8 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
         tokens().any(|token| ![&b"keep-alive"[..], b"close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)));
     let bodiless = head_only || (100..200).contains(&status) || matches!(status, 204 | 304);
     let mut lengths = values("content-length");
-    let stated = match lengths.next() {
+    let first = lengths.next();
+    let stated = match first {
         None => None,
         // One length that is said twice is one length (RFC 9110 §8.6); the engine takes it for that, too.
         Some(one) if lengths.all(|other| other == one) => match decimal(one) {
@@ -172,8 +173,13 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     } else if let Some(length) = stated
         && !matches!(status, 100..=199 | 204)
     {
-        // Writing to memory cannot fail.
-        drop(write!(head, "Content-Length: {length}\r\n"));
+        head.extend_from_slice(b"Content-Length: ");
+        match first.filter(|text| !text.starts_with(b"0")) {
+            Some(text) => head.extend_from_slice(text),
+            // Writing to memory cannot fail.
+            None => drop(write!(head, "{length}")),
+        }
+        head.extend_from_slice(b"\r\n");
     }
     Reading::Complete(Answer { status, length, head, content, kept })
 }

@@ -70,8 +70,8 @@ impl<'a> Check<'a> {
             .collect();
         let routes: Vec<Route> = raw.route.into_iter().map(|route| self.route(route)).collect();
         self.overlaps(&actions, &routes);
-        let credentials: Vec<Vec<String>> =
-            raw.caller.credential.iter().map(|all| all.iter().map(|header| self.header(header)).collect()).collect();
+        let credentials: Vec<Vec<Arc<str>>> =
+            raw.caller.credential.iter().map(|all| all.iter().map(|header| self.header(header).into()).collect()).collect();
         if credentials.is_empty() || credentials.iter().any(Vec::is_empty) {
             self.whole("`caller.credential` needs at least one alternative with at least one header");
         }

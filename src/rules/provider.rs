@@ -41,7 +41,7 @@ pub struct Provider {
     /// The words of its validator.
     pub messages: Messages,
     /// The headers that prove a caller, as alternatives, in the order the server tries them.
-    pub credentials: Vec<Vec<String>>,
+    pub credentials: Vec<Vec<Arc<str>>>,
     /// The lengths at which letters and digits have the form of an id.
     pub id_lengths: Vec<usize>,
     /// Paths whose 401 says nothing about the credential.

@@ -104,8 +104,14 @@ impl Pattern {
     }
 
     /// The path with each named segment replaced by what `value` gives for it.
-    pub fn path(&self, mut value: impl FnMut(&str) -> String) -> String {
+    pub fn path(&self, value: impl FnMut(&str) -> String) -> String {
         let mut path = String::new();
+        self.path_onto(&mut path, value);
+        path
+    }
+
+    /// The same behind what `path` holds.
+    pub fn path_onto(&self, path: &mut String, mut value: impl FnMut(&str) -> String) {
         for segment in &self.segments {
             path.push('/');
             match segment {
@@ -113,7 +119,6 @@ impl Pattern {
                 Segment::Named(name) => path.push_str(&value(name)),
             }
         }
-        path
     }
 
     /// Whether some path matches both, and neither more closely than the other.

@@ -250,6 +250,9 @@ pub fn names(query: &[u8]) -> Vec<String> {
 
 /// Form-decodes `text`; nothing when a percent sequence is broken or the result is not UTF-8.
 fn decoded(text: &[u8]) -> Option<String> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return str::from_utf8(text).ok().map(str::to_owned);
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.iter().copied();
     while let Some(byte) = rest.next() {

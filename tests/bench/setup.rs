@@ -157,7 +157,7 @@ pub fn request<'a>(target: &'a str, token: &'a str) -> RawRequest<'a> {
 
 /// What `request` proves its caller by.
 pub fn credential(token: &str) -> Credential {
-    let header = |name: &str, value: &str| (name.to_owned(), Secret::new(value));
+    let header = |name: &str, value: &str| (name.into(), Secret::new(value));
     Credential { headers: vec![header("x-user-id", "u1"), header("x-auth-token", token)] }
 }
 

@@ -85,7 +85,7 @@ fn request<'a>(method: &'a str, target: &'a [u8], headers: Vec<(&'a str, &'a [u8
 /// The headers of a good login at `site`.
 fn login(site: &Site) -> Vec<(&str, &'static [u8])> {
     let value = |name: &str| -> &'static [u8] { if name == "authorization" { b"Bearer token" } else { b"token" } };
-    site.rules.provider.credentials[0].iter().map(|name| (name.as_str(), value(name))).collect()
+    site.rules.provider.credentials[0].iter().map(|name| (&**name, value(name))).collect()
 }
 
 /// Any bytes as a request's target: what is sent is judged as what was received, and nothing guarded passes unjudged.
@@ -179,7 +179,7 @@ fn told(denial: &Denial) {
 }
 
 fn recorded(entry: &impl Entry) {
-    let fields = Object::read(|fields| entry.fields(fields)).unwrap();
+    let fields = serde_json::Value::Object(Object::read(|fields| entry.fields(fields)).unwrap());
     for name in ["target", "method", "detail"] {
         let text = fields[name].as_str().unwrap_or_default();
         assert!(text.len() <= LONGEST_SHOWN, "`{name}` of the record: {text}");
@@ -353,7 +353,7 @@ pub fn headers(data: &[u8]) {
     let requests: [(&Site, &[u8]); 2] =
         [(&SITES[0], b"/api/v1/rooms.roles?rid=r1"), (&SITES[2], b"/restapi/v2/accounts/a1/rooms/1/users")];
     for (site, target) in requests {
-        let known: &[Vec<String>] = &site.rules.provider.credentials;
+        let known: &[Vec<Arc<str>>] = &site.rules.provider.credentials;
         let sent: Vec<(&str, &[u8])> = lines.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let judge = |sent: &[(&str, &[u8])]| evaluate_request(site.clone(), &request("GET", target, sent.to_vec()), &CALLERS[0]);
         let permit = match judge(&sent) {
@@ -373,22 +373,22 @@ pub fn headers(data: &[u8]) {
         };
         recorded(&*permit);
         let credential = permit.credential();
-        let names: Vec<String> = credential.headers.iter().map(|(name, _)| name.clone()).collect();
+        let names: Vec<Arc<str>> = credential.headers.iter().map(|(name, _)| Arc::clone(name)).collect();
         assert!(known.contains(&names), "{}: {names:?} is no credential", shown(data));
         for (name, value) in &credential.headers {
-            let values: Vec<&[u8]> = sent.iter().filter(|(field, _)| field == name).map(|(_, value)| *value).collect();
+            let values: Vec<&[u8]> = sent.iter().filter(|(field, _)| *field == &**name).map(|(_, value)| *value).collect();
             assert_eq!(values, [value.reveal().as_bytes()], "{}: `{name}` was not sent once as it goes on", shown(data));
             let value = values[0];
             assert!(!value.is_empty() && !value.contains(&b','), "{}: `{name}` could be several", shown(data));
             assert!(value.iter().all(|byte| matches!(byte, b' '..=b'~')), "{}: `{name}` is not plain", shown(data));
-            if name == "authorization" {
+            if **name == *"authorization" {
                 let words: Vec<&[u8]> = value.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
                 assert!(words.len() == 2 && words[0].eq_ignore_ascii_case(b"bearer"), "{}", shown(data));
             }
         }
         for (name, value) in &sent {
             let plain = name.replace(['_', '.'], "-");
-            let names_credential = |text: &str| known.iter().flatten().any(|known| known == text);
+            let names_credential = |text: &str| known.iter().flatten().any(|known| **known == *text);
             assert!(!names_credential(&plain) || plain == *name, "{}: `{name}` passes", shown(data));
             assert!(!REROUTING.contains(&plain.as_str()), "{}: `{name}` passes", shown(data));
             if *name == "connection" {
@@ -406,13 +406,13 @@ pub fn headers(data: &[u8]) {
             }
         };
         for name in ["x-auth-token", "x-user-id", "authorization"] {
-            if names.iter().any(|own| own == name) {
+            if names.iter().any(|own| **own == *name) {
                 assert_eq!(with(name, b"Bearer another"), Reason::CredentialAmbiguous);
             }
         }
         assert_eq!(with("x-original-url", b"/"), Reason::HeaderAmbiguous);
         assert_eq!(with("connection", b"close, Authorization"), Reason::HeaderAmbiguous);
-        if known.iter().flatten().any(|name| name == "x-user-id") {
+        if known.iter().flatten().any(|name| **name == *"x-user-id") {
             assert_eq!(with("x_user.id", b""), Reason::HeaderAmbiguous, "another spelling");
         }
         let revocable = revocable(&request("GET", target, sent.clone()), site);

@@ -100,14 +100,14 @@ pub(super) fn ok(body: &Json) -> Result<Reply, AskError> {
 
 /// Whoever asks is `u1`, or the one whose id was sent.
 pub(super) fn me(question: &Question) -> Result<Reply, AskError> {
-    let sent = question.headers.iter().find(|(name, _)| name == "x-user-id").map(|(_, id)| id.reveal());
+    let sent = question.headers.iter().find(|(name, _)| **name == *"x-user-id").map(|(_, id)| id.reveal());
     let id = sent.unwrap_or("u1");
     ok(&json!({"_id": id, "username": format!("name of {id}"), "roles": ["user"], "emails": [{"address": "Alice@Example.org"}],
         "accounts": [{"account_id": "A-1"}, {"account_id": "A-2"}]}))
 }
 
 pub(super) fn login(user: &str, token: &str) -> Credential {
-    let headers = [("x-user-id", user), ("x-auth-token", token)].map(|(name, value)| (name.to_owned(), Secret::new(value)));
+    let headers = [("x-user-id", user), ("x-auth-token", token)].map(|(name, value)| (name.into(), Secret::new(value)));
     Credential { headers: headers.into() }
 }
 
