@@ -80,8 +80,14 @@ impl Pending {
         self.lines.len() >= BUFFERED_BYTES || self.records >= BUFFERED_RECORDS
     }
 
+    /// All of it is written.
+    fn written(&mut self) {
+        self.lines.clear();
+        self.records = 0;
+    }
+
     /// The first `bytes` bytes, which are whole lines, are written.
-    fn taken(&mut self, bytes: usize) {
+    fn partly_written(&mut self, bytes: usize) {
         self.records = self.records.saturating_sub(count_lines(self.lines.get(..bytes).unwrap_or_default()));
         self.lines.drain(..bytes.min(self.lines.len()));
     }
@@ -274,11 +280,11 @@ impl State {
         self.pending.lines.truncate(buffered);
         match outcome {
             Ok(()) => {
-                self.pending.taken(buffered);
+                self.pending.written();
                 self.succeeded();
             }
             Err(Partial { cause, whole }) => {
-                self.pending.taken(whole.min(buffered));
+                self.pending.partly_written(whole.min(buffered));
                 self.metrics.audit_pending(self.pending.records);
                 return Err(cause);
             }
@@ -294,12 +300,12 @@ impl State {
         let first = self.first_unwritten();
         let outcome = match self.output.append(&self.pending.lines, self.pending.records, first) {
             Ok(()) => {
-                self.pending.taken(self.pending.lines.len());
+                self.pending.written();
                 self.succeeded();
                 Ok(())
             }
             Err(Partial { cause, whole }) => {
-                self.pending.taken(whole);
+                self.pending.partly_written(whole);
                 Err(cause)
             }
         };

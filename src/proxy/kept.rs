@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use super::peer::KEPT;
 
 /// How many idle connections are kept for one upstream; more are closed.
-const MOST: usize = 256;
+const MOST: usize = 4096;
 /// The room for an answer's beginning that a kept connection holds, in bytes.
 const ROOM: usize = 4096;
 
