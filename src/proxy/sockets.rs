@@ -9,6 +9,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
+use socket2::SockRef;
 
 use super::server::StartError;
 
@@ -84,12 +85,38 @@ impl Sockets {
     }
 }
 
+/// How many connections may wait to be accepted, as far as the kernel allows (`net.core.somaxconn`). The standard library asks for
+/// 128; whoever comes then is not told, and tries again after a second: with that, every restart of a server whose thousands of
+/// clients come back at once would be a slow one.
+const WAITING: i32 = 4096;
+
 /// Binds at once: a taken port must end the start, not leave a process without a listener.
 fn bound(address: SocketAddr) -> Result<TcpListener, StartError> {
-    ready(TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?, address)
+    let refused = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(refused)?;
+    SockRef::from(&listener).listen(WAITING).map_err(refused)?;
+    ready(listener, address)
 }
 
 fn ready(listener: TcpListener, address: SocketAddr) -> Result<TcpListener, StartError> {
     listener.set_nonblocking(true).map_err(|source| StartError::Listen { address, source })?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn clients_that_come_all_at_once_wait_for_their_turn_instead_of_being_dropped() {
+        let listener = bound("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts them. What the queue has no room for takes a second at least.
+        let connected: Result<Vec<TcpStream>, _> =
+            (0..500).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(900))).collect();
+        assert_eq!(connected.unwrap().len(), 500);
+    }
 }
