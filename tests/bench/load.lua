@@ -22,8 +22,9 @@ function init(args)
 end
 
 if pause > 0 then
+  -- On the average; without the spread all connections would ask at the same time.
   function delay()
-    return pause
+    return math.random(0, 2 * pause)
   end
 end
 
