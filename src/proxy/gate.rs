@@ -40,6 +40,8 @@ pub struct Gate {
     pub traces: Option<Traces>,
     /// Client connections that are open.
     pub open: AtomicUsize,
+    /// Requests that the engine has: those of an h2 connection outlive it by a moment, in which their outcomes are recorded.
+    underway: Arc<AtomicUsize>,
     /// Requests that the fast path answered.
     pub fast: AtomicU64,
     draining: AtomicBool,
@@ -77,7 +79,29 @@ impl Handle {
     }
 }
 
+/// Counts a request that the engine has, for as long as it has it.
+#[derive(Debug)]
+pub(super) struct Underway(Arc<AtomicUsize>);
+
+impl Underway {
+    pub(super) fn new(gate: &Gate) -> Self {
+        gate.underway.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(&gate.underway))
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Gate {
+    /// Whether a connection is open or a request under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0 || self.underway.load(Ordering::Acquire) > 0
+    }
+
     /// Puts a checked configuration, its rules and its log to work.
     ///
     /// # Errors
@@ -96,6 +120,7 @@ impl Gate {
             metrics,
             traces,
             open: AtomicUsize::new(0),
+            underway: Arc::default(),
             fast: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         })

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::Destination;
 use super::convert;
 use super::entrance::Handed;
-use super::gate::Gate;
+use super::gate::{Gate, Underway};
 use crate::audit::Recorded;
 use crate::metrics::{self, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Mode, Reason};
@@ -41,6 +41,8 @@ pub(super) struct Gateway {
 /// One request on its way through.
 #[derive(Debug)]
 pub(super) struct Exchange {
+    /// Until the engine is done with it, the end waits for it.
+    _underway: Underway,
     stage: Stage,
     started: Instant,
     index: usize,
@@ -187,6 +189,7 @@ impl ProxyHttp for Gateway {
 
     fn new_ctx(&self) -> Exchange {
         Exchange {
+            _underway: Underway::new(&self.gate),
             stage: Stage::Arrived,
             started: Instant::now(),
             index: 0,

@@ -199,7 +199,7 @@ impl Running {
         self.proxy.cleanup().await;
         let deadline = began + self.gate.config.listen.drain;
         let mut finished = true;
-        while self.gate.open.load(Ordering::Acquire) > 0 {
+        while self.gate.is_busy() {
             if tokio::time::Instant::now() >= deadline {
                 finished = false;
                 break;

@@ -109,6 +109,27 @@ async fn what_is_in_flight_over_h2_is_finished_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_h2_connection_is_gone_has_its_outcome_before_the_end() {
+    const ROLES: &str = "/api/v1/rooms.roles";
+    let authority = Authority::new("ours");
+    let (mut gate, _) = listening(&authority).await;
+    let client = trusting(&authority, &gate).build().unwrap();
+    let url = format!("https://{NAME}:{}{ROLES}?rid={BOARDROOM}", gate.address().port());
+    let request = login("carol").into_iter().fold(client.get(url), |request, (name, value)| request.header(name, value));
+    let hold = gate.sample.hold(ROLES);
+    let asked = tokio::spawn(async move { request.send().await });
+    hold.until_waiting(1).await;
+    asked.abort();
+    drop(client);
+    let shared = gate.shared();
+    until("the connection to end", || (shared.open.load(Ordering::Acquire) == 0).then_some(())).await;
+    let (finished, ()) = tokio::join!(gate.stop(), async { hold.release() });
+    assert!(finished);
+    assert_eq!(gate.records_of("decision").len(), 1);
+    assert_eq!(gate.records_of("outcome").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_h2_client_that_is_asleep_does_not_hold_up_the_end_and_one_that_is_awake_is_waited_for() {
     let authority = Authority::new("ours");
     let (mut gate, _) = listening(&authority).await;
