@@ -94,3 +94,20 @@ fn read(plan: &CallerPlan, credential: &Credential, document: &Json, sets: &Role
     }
     Ok(Subject { id: id.into(), name: name.into(), roles: sets.shared(roles), attributes })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_with_the_same_roles_share_them_until_there_are_too_many_sets() {
+        let sets = RoleSets::default();
+        let roles = |number: usize| sets.shared(vec!["user".to_owned(), format!("role {number}")]);
+        let first = roles(0);
+        assert!(Arc::ptr_eq(&first, &roles(0)));
+        assert_eq!(first.iter().map(|role| &**role).collect::<Vec<_>>(), ["user", "role 0"]);
+        assert!((1..=MOST_SETS).all(|number| roles(number) != first));
+        assert_eq!(sets.0.lock().len(), MOST_SETS);
+        assert_eq!(*roles(MOST_SETS), *roles(MOST_SETS), "known or not, they are the caller's");
+    }
+}

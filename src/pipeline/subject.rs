@@ -277,3 +277,25 @@ fn own(action: &Action, params: &Record, id: &str, name: &str, id_lengths: &[usi
     });
     Some(own)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Origin, Upstream};
+    use crate::model::Subject;
+    use crate::rules::{Ruleset, Sources};
+
+    #[test]
+    fn callers_that_share_a_place_are_not_taken_for_one_another() {
+        let ruleset = Ruleset::load(&Sources::built_in(), &[]).unwrap();
+        let rules = Arc::clone(ruleset.provider("rocketchat").unwrap());
+        let origin = Origin { tls: false, host: "upstream".into(), port: 80 };
+        let site = Site::new(Arc::new(Upstream::new("rocketchat", origin)), rules, Arc::from([]));
+        let caller = |id: &str, number| Arc::new(Caller { subject: Subject { id: id.into(), ..Subject::default() }, number });
+        let callers = [caller("u1", 7), caller("u2", 7 + PREPARED as u64), caller("u1", 7)];
+        for caller in callers.iter().chain(&callers) {
+            let prepared = format!("{:?}", principal(&site, caller, None));
+            assert_eq!(prepared, format!("Principal({:?})", caller.subject.id));
+        }
+    }
+}

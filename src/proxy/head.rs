@@ -340,6 +340,15 @@ mod tests {
     }
 
     #[test]
+    fn a_field_without_a_value_is_a_field() {
+        for text in ["GET / HTTP/1.1\r\nHost: x\r\nA:\r\nB: \r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\nA: \t \r\nB:\r\n\r\nrest"] {
+            let Reading::Complete(head) = reading(text) else { panic!("{text:?}") };
+            let fields: Vec<_> = head.fields.of_head(text.as_bytes()).collect();
+            assert_eq!(fields, [("host", &b"x"[..]), ("a", b""), ("b", b"")]);
+        }
+    }
+
+    #[test]
     fn content_is_framed_in_one_way_or_refused() {
         let framing = |fields: &str| match reading(&format!("POST / HTTP/1.1\r\nHost: x\r\n{fields}\r\n")) {
             Reading::Complete(head) => Ok(head.framing),
