@@ -23,4 +23,4 @@ pub use compile::Source;
 pub use context::Reads;
 pub use domain::{ActionShape, Domain, Field};
 pub use engine::{Engine, Query};
-pub use principal::{Given, Principal, PrincipalError, Standing};
+pub use principal::{Given, Principal, Standing};

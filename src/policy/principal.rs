@@ -66,7 +66,7 @@ pub(super) struct Cedar {
 /// Why a caller could not be put in Cedar's terms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the caller's roles and permissions could not be prepared: {0}")]
-pub struct PrincipalError(String);
+pub(super) struct PrincipalError(String);
 
 /// The entity types that every domain has.
 #[derive(Debug, Clone)]
