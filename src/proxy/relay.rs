@@ -158,9 +158,9 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     let reason = response.reason.unwrap_or_default();
     // With room for the beginning of the content, which goes out with it.
     let mut head = Vec::with_capacity(bytes.len() + 64);
-    let code = StatusCode::from_u16(status);
-    let code = code.as_ref().map_or("", StatusCode::as_str);
-    for part in ["HTTP/1.1 ", code, " ", reason, "\r\n"] {
+    // Three digits that begin with a nought are no status (RFC 9110 §15), and the engine takes them for none.
+    let Ok(code) = StatusCode::from_u16(status) else { return Reading::Broken("the answer's status is none") };
+    for part in ["HTTP/1.1 ", code.as_str(), " ", reason, "\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
     for field in response.headers.iter().filter(|field| !(hop_by_hop(field.name) || names_fields && listed(field.name))) {
@@ -250,6 +250,10 @@ mod tests {
             assert!(matches!(read(text.as_bytes(), false), Reading::Broken(_)), "{fields:?}");
         }
         assert!(matches!(read(b"HTTP/1.0 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", false), Reading::Broken(_)));
+        for status in ["000", "099", "20", "2000"] {
+            let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+            assert!(matches!(read(text.as_bytes(), false), Reading::Broken(_)), "{status}");
+        }
         assert!(matches!(read(b"HTTP/1.1 200 X\r\nA: ", false), Reading::Incomplete));
         let long = format!("HTTP/1.1 200 X\r\nA: {}", "a".repeat(LONGEST_HEAD));
         assert!(matches!(read(long.as_bytes(), false), Reading::Broken(_)));
