@@ -17,6 +17,16 @@ pub(super) const NOTHING_BEFORE: &str = "000000000000000000000000000000000000000
 /// The greatest number that every JSON reader takes for an exact integer (RFC 8259 §6).
 const GREATEST_SEQ: u64 = (1 << 53) - 1;
 
+/// What a line begins with, before its number.
+const HEAD: &[u8] = br#"{"v":1,"seq":"#;
+/// What stands between a line's body and its last value.
+const BEFORE_HASH: &[u8] = br#","prev":""#;
+/// What a line ends with.
+const END: &[u8] = br#""}"#;
+
+/// What a line has more than its body and the digits of its number, without its newline, in bytes.
+pub(super) const AROUND: usize = HEAD.len() + BEFORE_HASH.len() + NOTHING_BEFORE.len() + END.len();
+
 /// A hash as it stands in a line: 64 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hash([u8; 64]);
@@ -26,13 +36,6 @@ pub(super) struct Hash([u8; 64]);
 pub(super) struct Chain {
     next: u64,
     prev: Hash,
-}
-
-/// A line that has its place in the chain; it takes the place once the chain has [advanced](Chain::advance).
-#[derive(Debug)]
-pub(super) struct Sealed {
-    pub(super) seq: u64,
-    hash: Hash,
 }
 
 impl Chain {
@@ -51,30 +54,28 @@ impl Chain {
         self.next
     }
 
-    /// Puts the whole next line, its newline included, into `line`.
+    /// Whether `body` has room in the line with the number `seq`.
     ///
     /// # Errors
-    /// It would be longer than [`LINE_BYTES`].
-    pub(super) fn seal(&self, body: &[u8], line: &mut Vec<u8>) -> io::Result<Sealed> {
-        line.clear();
-        line.extend_from_slice(br#"{"v":1,"seq":"#);
-        digits(line, self.next);
-        line.extend_from_slice(body);
-        for part in [br#","prev":""#, &self.prev.0[..], br#""}"#] {
-            line.extend_from_slice(part);
-        }
-        if line.len() > LINE_BYTES {
+    /// The line would be longer than [`LINE_BYTES`].
+    pub(super) fn fits(seq: u64, body: &[u8]) -> io::Result<()> {
+        let digits = seq.checked_ilog10().unwrap_or(0) as usize + 1;
+        if body.len().saturating_add(AROUND + digits) > LINE_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the record is longer than 1 MiB"));
         }
-        let hash = hash(line);
-        line.push(b'\n');
-        Ok(Sealed { seq: self.next, hash })
+        Ok(())
     }
 
-    /// Takes `sealed` as the last line.
-    pub(super) fn advance(&mut self, sealed: Sealed) {
-        self.next = sealed.seq.saturating_add(1);
-        self.prev = sealed.hash;
+    /// Puts the whole next line, its newline included, behind `lines`.
+    pub(super) fn seal(&mut self, body: &[u8], lines: &mut Vec<u8>) {
+        let begins = lines.len();
+        lines.extend_from_slice(HEAD);
+        digits(lines, self.next);
+        for part in [body, BEFORE_HASH, &self.prev.0, END] {
+            lines.extend_from_slice(part);
+        }
+        *self = Self::after(self.next, hash(lines.get(begins..).unwrap_or_default()));
+        lines.push(b'\n');
     }
 }
 
@@ -157,11 +158,12 @@ mod tests {
     fn a_line_holds_the_hash_of_the_line_before_it_without_its_newline() {
         let mut chain = Chain::new();
         let mut first = Vec::new();
-        let sealed = chain.seal(br#","kind":"start""#, &mut first).unwrap();
+        chain.seal(br#","kind":"start""#, &mut first);
         assert_eq!(first, format!("{{\"v\":1,\"seq\":1,\"kind\":\"start\",\"prev\":\"{NOTHING_BEFORE}\"}}\n").as_bytes());
-        chain.advance(sealed);
-        let mut second = Vec::new();
-        chain.seal(br#","kind":"stop""#, &mut second).unwrap();
+        let mut second = first.clone();
+        chain.seal(br#","kind":"stop""#, &mut second);
+        let second = second.split_off(first.len());
+        assert_eq!(chain.next(), 3);
         let link = Link::read(second.trim_ascii_end()).unwrap();
         assert_eq!((link.seq, &*link.prev), (2, hash(first.trim_ascii_end()).as_str()));
     }
@@ -173,11 +175,17 @@ mod tests {
 
     #[test]
     fn a_line_of_one_mebibyte_is_the_longest() {
-        let mut line = Vec::new();
-        let rest = Chain::new().seal(b"", &mut line).map(|_| LINE_BYTES + 1 - line.len()).unwrap();
-        assert!(Chain::new().seal(&vec![b' '; rest], &mut line).is_ok());
-        assert_eq!(line.len(), LINE_BYTES + 1);
-        assert!(Chain::new().seal(&vec![b' '; rest + 1], &mut line).is_err());
+        for seq in [1, 10, GREATEST_SEQ] {
+            let mut line = Vec::new();
+            Chain { next: seq, ..Chain::new() }.seal(b"", &mut line);
+            let body = vec![b' '; LINE_BYTES + 2 - line.len()];
+            let (most, more) = (&body[1..], &body[..]);
+            assert!(Chain::fits(seq, most).is_ok());
+            assert!(Chain::fits(seq, more).is_err());
+            line.clear();
+            Chain { next: seq, ..Chain::new() }.seal(most, &mut line);
+            assert_eq!(line.len(), LINE_BYTES + 1);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
 use super::entry::body;
-use super::state::{Position, State, Urgency};
+use super::state::{Position, State, Ticket};
 use super::{Durability, Entry, OnFailure, OpenError, Settings};
 use crate::metrics::Metrics;
 
@@ -35,12 +35,13 @@ const KEPT_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct AuditLog {
     shared: Arc<Shared>,
+    on_failure: OnFailure,
     flusher: Option<JoinHandle<()>>,
 }
 
 /// The proof that the record of a `T` is where [`Durability`] says, or that the operator chose to go on without.
 ///
-/// Only [`AuditLog::record`] makes one. It cannot be forged:
+/// Only [`AuditLog`] makes one. It cannot be forged:
 /// ```compile_fail,E0451
 /// # use rolegate::audit::{Event, Recorded};
 /// fn pass(event: Event, recorded: Recorded<Event>) -> Recorded<Event> {
@@ -119,7 +120,7 @@ impl AuditLog {
     /// # Errors
     /// The sink cannot be written, another process writes it, or what is there does not end with a record.
     pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
-        let durability = settings.durability;
+        let (durability, on_failure) = (settings.durability, settings.on_failure);
         let state = State::open(settings, metrics.clone())?;
         let shared = Arc::new(Shared { state: Mutex::new(state), metrics, stopping: Mutex::new(false), stop: Condvar::new() });
         let flusher = match durability {
@@ -130,7 +131,7 @@ impl AuditLog {
                 Some(thread.map_err(OpenError::Thread)?)
             }
         };
-        Ok(Self { shared, flusher })
+        Ok(Self { shared, on_failure, flusher })
     }
 
     /// Records `entry`; [`AuditLog::record_since`] is told when that began.
@@ -149,39 +150,60 @@ impl AuditLog {
     /// The record could not be written, and [`OnFailure::Deny`] is set. The next one is tried afresh; once one
     /// succeeds, a `loss` record before it tells how many were not written.
     pub fn record_since<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
-        self.write(entry, started, Urgency::Now).0
+        let made = self.take(&entry).and_then(Place::land);
+        self.recorded(entry, started, made)
+    }
+
+    /// Records `entry`, which its caller began with at `started`, like [`AuditLog::record_since`], together with what other
+    /// tasks of this thread record now: whoever is ready to run goes first, and then all of it is written in one call to the
+    /// kernel, before any of them goes on. A task that is dropped meanwhile leaves its record behind.
+    ///
+    /// # Errors
+    /// Those of [`AuditLog::record_since`].
+    pub async fn record_together<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
+        let place = self.take(&entry);
+        if place.as_ref().is_ok_and(Place::is_open) {
+            tokio::task::yield_now().await;
+        }
+        let made = place.and_then(Place::land);
+        self.recorded(entry, started, made)
     }
 
     /// Records `entry`, which its caller began with at `started`, and for which nobody waits: with [`Durability::Written`],
     /// too, its line may wait for the next record, and is written with it in one call to the kernel. Says whether it now waits
     /// for a [flush](AuditLog::flush), which the caller sees to.
     pub fn record_soon(&self, entry: impl Entry, started: Instant) -> bool {
-        // A failure is counted and told here; there is nobody left to refuse.
-        self.write(entry, started, Urgency::Soon).1
+        // A failure is counted and told by the state; there is nobody left to refuse.
+        let (accepted, owes) = with_body(&entry, |body| {
+            let mut state = self.shared.state.lock();
+            (state.accept(entry.time(), body), state.owes())
+        });
+        if accepted.is_ok() {
+            self.shared.metrics.audit_record(entry.kind(), started.elapsed());
+        }
+        owes
     }
 
-    fn write<T: Entry>(&self, entry: T, started: Instant, urgency: Urgency) -> (Result<Recorded<T>, Unrecorded<T>>, bool) {
-        let (time, mut middle) = (entry.time(), MIDDLE.take());
-        let is_written = body(&entry, &mut middle);
-        let mut state = self.shared.state.lock();
-        let recorded = is_written.and_then(|()| state.record(time, &middle, urgency));
-        if middle.capacity() <= KEPT_BYTES {
-            MIDDLE.set(middle);
-        }
-        let owes = state.owes();
-        let recorded = match recorded {
-            Ok(seq) => {
-                drop(state);
-                let made = Instant::now();
-                self.shared.metrics.audit_record(entry.kind(), made - started);
-                Ok(Recorded { entry, seq: Some(seq), made })
+    fn take(&self, entry: &impl Entry) -> io::Result<Place<'_>> {
+        let ticket = with_body(entry, |body| self.shared.state.lock().take(entry.time(), body))?;
+        Ok(Place { log: self, ticket: Some(ticket) })
+    }
+
+    fn recorded<T: Entry>(
+        &self,
+        entry: T,
+        started: Instant,
+        made: io::Result<Option<u64>>,
+    ) -> Result<Recorded<T>, Unrecorded<T>> {
+        let now = Instant::now();
+        match (made, self.on_failure) {
+            (Ok(seq), _) => {
+                self.shared.metrics.audit_record(entry.kind(), now - started);
+                Ok(Recorded { entry, seq, made: now })
             }
-            Err(cause) => match state.gave_up(time, &cause) {
-                OnFailure::Deny => Err(Unrecorded { entry, cause }),
-                OnFailure::Allow => Ok(Recorded { entry, seq: None, made: Instant::now() }),
-            },
-        };
-        (recorded, owes)
+            (Err(cause), OnFailure::Deny) => Err(Unrecorded { entry, cause }),
+            (Err(_), OnFailure::Allow) => Ok(Recorded { entry, seq: None, made: now }),
+        }
     }
 
     /// Whether the next record can be written as far as one can know; after a failure this tries to write the `loss`
@@ -215,6 +237,46 @@ impl Drop for AuditLog {
         }
         self.shared.state.lock().end();
     }
+}
+
+/// A record that was taken; it is made when this lands or is dropped.
+struct Place<'a> {
+    log: &'a AuditLog,
+    /// There until it has landed.
+    ticket: Option<Ticket>,
+}
+
+impl Place<'_> {
+    /// Whether it is worth waiting for company.
+    fn is_open(&self) -> bool {
+        self.ticket.is_some_and(Ticket::is_open)
+    }
+
+    /// Makes the record; its number.
+    fn land(mut self) -> io::Result<Option<u64>> {
+        self.ticket.take().map(|ticket| self.log.shared.state.lock().land(ticket)).transpose()
+    }
+}
+
+/// Whoever waited is gone; what was decided is recorded all the same.
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            // A failure is counted and told by the state.
+            drop(self.log.shared.state.lock().land(ticket));
+        }
+    }
+}
+
+/// Calls `then` with a line's middle, or with why there can be none.
+fn with_body<R>(entry: &impl Entry, then: impl FnOnce(io::Result<&[u8]>) -> R) -> R {
+    let mut middle = MIDDLE.take();
+    let written = body(entry, &mut middle);
+    let result = then(written.map(|()| middle.as_slice()));
+    if middle.capacity() <= KEPT_BYTES {
+        MIDDLE.set(middle);
+    }
+    result
 }
 
 /// What the log shares with its thread.

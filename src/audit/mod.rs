@@ -11,6 +11,7 @@ mod file;
 mod log;
 mod loss;
 mod object;
+mod queue;
 mod sink;
 mod state;
 mod tail;

@@ -1,4 +1,4 @@
-//! What one record at a time may touch: the chain's end, the output, and what is buffered or owed.
+//! What one thread at a time may touch: the chain's end, the output, and what waits or is owed.
 
 use std::fs::File;
 use std::io;
@@ -13,17 +13,17 @@ use super::chain::Chain;
 use super::entry::body;
 use super::file::{Place, Sight, newest_rotated};
 use super::loss::Losses;
+use super::queue::{Claim, Queue, Turn};
 use super::sink::{Output, Partial, count_lines};
 use super::tail::Tail;
 use super::{Durability, Event, OnFailure, OpenError, Settings, Sink};
 use crate::metrics::{Metrics, RecordKind};
 
-/// The bounds of what is buffered; the last record may pass the first one.
-const BUFFERED_BYTES: usize = 64 << 10;
-const BUFFERED_RECORDS: usize = 1000;
-
 /// How long the file may be gone before a record notices.
 const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(1);
+
+/// The room that is kept for what is written at once, in bytes.
+const LINES_KEPT: usize = 256 << 10;
 
 /// How much of a torn line its `recovered` record holds.
 const TORN_BYTES_TOLD: usize = 512;
@@ -31,7 +31,7 @@ const TORN_BYTES_TOLD: usize = 512;
 /// How far the log has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Position {
-    /// The number of the last record; 0 before the first.
+    /// The number of the last record, or the one that it will have when it is written; 0 before the first.
     pub seq: u64,
     /// The file being written; none for the standard output.
     pub file: Option<PathBuf>,
@@ -47,9 +47,9 @@ pub(super) struct State {
     chain: Chain,
     durability: Durability,
     on_failure: OnFailure,
-    /// Room for a line, kept from record to record.
-    line: Vec<u8>,
-    pending: Pending,
+    queue: Queue,
+    /// Room for what is written at once, kept from one write to the next.
+    lines: Vec<u8>,
     losses: Losses,
     /// When the file was last seen in its place.
     looked: Timestamp,
@@ -59,37 +59,19 @@ pub(super) struct State {
     metrics: Metrics,
 }
 
-/// When a record must be where [`Durability::Written`] says.
+/// What is to be written of a record, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Urgency {
-    /// Before anything else happens.
-    Now,
-    /// With the next record, or when the log is [flushed](State::flush).
-    Soon,
+pub(super) struct Ticket {
+    /// The number that it has once it is written.
+    seq: u64,
+    /// Nothing when it was accepted, and is written without the one who brought it.
+    turn: Option<Turn>,
 }
 
-/// Lines that have their place in the chain and are not yet written.
-#[derive(Debug, Default)]
-struct Pending {
-    lines: Vec<u8>,
-    records: usize,
-}
-
-impl Pending {
-    fn is_full(&self) -> bool {
-        self.lines.len() >= BUFFERED_BYTES || self.records >= BUFFERED_RECORDS
-    }
-
-    /// All of it is written.
-    fn written(&mut self) {
-        self.lines.clear();
-        self.records = 0;
-    }
-
-    /// The first `bytes` bytes, which are whole lines, are written.
-    fn partly_written(&mut self, bytes: usize) {
-        self.records = self.records.saturating_sub(count_lines(self.lines.get(..bytes).unwrap_or_default()));
-        self.lines.drain(..bytes.min(self.lines.len()));
+impl Ticket {
+    /// Whether the record is made only when it is [landed](State::land).
+    pub(super) fn is_open(self) -> bool {
+        self.turn.is_some()
     }
 }
 
@@ -109,8 +91,8 @@ impl State {
             chain,
             durability,
             on_failure,
-            line: Vec::new(),
-            pending: Pending::default(),
+            queue: Queue::default(),
+            lines: Vec::new(),
             losses: Losses::default(),
             looked: Timestamp::now(),
             failures: 0,
@@ -126,26 +108,58 @@ impl State {
         Ok(state)
     }
 
-    /// Records something that happened at `time` and has this [`body`]; what is owed comes first.
+    /// Takes a record of something that happened at `time` and has this [`body`], if there is
+    /// one, behind what is owed; it is made when its
+    /// ticket [lands](State::land).
     ///
     /// # Errors
-    /// The record is not made; [`State::gave_up`] must be told.
-    pub(super) fn record(&mut self, time: Timestamp, body: &[u8], urgency: Urgency) -> io::Result<u64> {
-        self.look(time)?;
-        self.settle(time)?;
-        self.append(body, urgency)
+    /// The record is not made, and counts as lost.
+    pub(super) fn take(&mut self, time: Timestamp, body: io::Result<&[u8]>) -> io::Result<Ticket> {
+        let body = self.ready(time, body)?;
+        let seq = self.next();
+        let turn = match self.durability {
+            Durability::Written => Some(self.queue.awaited(time, body)),
+            Durability::Buffered => {
+                self.accepted(time, body);
+                None
+            }
+        };
+        Ok(Ticket { seq, turn })
     }
 
-    /// Whether something is buffered that nobody sees to: what [`Durability::Buffered`] buffers has a thread of its own.
+    /// Takes a record that nobody waits for: it is written with the next one, or when the log is [flushed](State::flush).
+    ///
+    /// # Errors
+    /// The record is not made, and counts as lost.
+    pub(super) fn accept(&mut self, time: Timestamp, body: io::Result<&[u8]>) -> io::Result<()> {
+        let body = self.ready(time, body)?;
+        self.accepted(time, body);
+        Ok(())
+    }
+
+    /// Sees to it that a record is made, if that is not done yet: with everything that waits, in one call to the kernel.
+    /// Gives back its number.
+    ///
+    /// # Errors
+    /// It is not made, and counts as lost.
+    pub(super) fn land(&mut self, ticket: Ticket) -> io::Result<u64> {
+        let Some(turn) = ticket.turn else { return Ok(ticket.seq) };
+        if self.queue.waits(turn) {
+            // Whether this very record failed is asked below.
+            let _ = self.write();
+        }
+        self.queue.failure(turn).map_or(Ok(ticket.seq), Err)
+    }
+
+    /// Whether something waits that nobody sees to: what [`Durability::Buffered`] buffers has a thread of its own.
     pub(super) fn owes(&self) -> bool {
-        self.durability == Durability::Written && self.pending.records > 0
+        self.durability == Durability::Written && self.queue.accepted() > 0
     }
 
-    /// Notes that a record of something that happened at `time` was not made, and says what that means.
-    pub(super) fn gave_up(&mut self, time: Timestamp, cause: &io::Error) -> OnFailure {
+    /// Notes that a record of something that happened at `time` was not made.
+    fn gave_up(&mut self, time: Timestamp, cause: &io::Error) {
         self.failed(cause);
         self.losses.unwritten(time, cause);
-        self.on_failure
     }
 
     /// Tries whether a record could be made now.
@@ -155,33 +169,33 @@ impl State {
     pub(super) fn probe(&mut self, now: Timestamp) -> io::Result<()> {
         self.look_now(now)?;
         self.settle(now)?;
-        if self.failing { self.write_pending() } else { Ok(()) }
+        if self.failing { self.write() } else { Ok(()) }
     }
 
     /// How far the log has come.
     pub(super) fn position(&self) -> Position {
         Position {
-            seq: self.chain.next().saturating_sub(1),
+            seq: self.next().saturating_sub(1),
             file: self.output.place.as_ref().map(|place| place.path.clone()),
             bytes: self.output.bytes,
             failures: self.failures,
         }
     }
 
-    /// Writes what is buffered.
+    /// Writes what waits.
     ///
     /// # Errors
-    /// It stays buffered.
+    /// What was accepted waits on.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.write_pending().inspect_err(|cause| self.failed(cause))
+        self.write().inspect_err(|cause| self.failed(cause))
     }
 
-    /// Writes what is owed and buffered for the last time.
+    /// Writes what is owed and what waits for the last time.
     pub(super) fn end(&mut self) {
         let now = Timestamp::now();
-        if let Err(error) = self.look_now(now).and_then(|()| self.settle(now)).and_then(|()| self.write_pending()) {
-            let buffered = self.pending.records;
-            tracing::error!(%error, buffered, "the audit log ends without its last records");
+        if let Err(error) = self.look_now(now).and_then(|()| self.settle(now)).and_then(|()| self.write()) {
+            let waiting = self.queue.len();
+            tracing::error!(%error, waiting, "the audit log ends without its last records");
         }
     }
 
@@ -199,8 +213,7 @@ impl State {
                 self.losses.removed(self.output.records, self.looked, cause);
                 self.output.records = 0;
             }
-            let first = self.first_unwritten();
-            self.output.renew(first)?;
+            self.output.renew(self.chain.next())?;
         }
         self.looked = time;
         Ok(())
@@ -223,7 +236,7 @@ impl State {
         fields.insert("bytes".to_owned(), json!(torn.len()));
         fields.insert("text".to_owned(), json!(String::from_utf8_lossy(told)));
         let event = Event { kind: RecordKind::Recovered, time: Timestamp::now(), fields };
-        self.record_own(&event).and_then(|()| self.write_pending()).inspect_err(|_| {
+        self.record_own(&event).inspect_err(|_| {
             // Whatever there is room for: the next process shall find the rest to be a rest, not nothing.
             let _ = self.output.medium.write(torn);
         })
@@ -233,89 +246,76 @@ impl State {
         let started = Instant::now();
         let mut middle = Vec::new();
         body(event, &mut middle)?;
-        self.append(&middle, Urgency::Now)?;
+        Chain::fits(self.next(), &middle)?;
+        self.queue.push(event.time, &middle, Claim::Own);
+        self.write()?;
         self.metrics.audit_record(event.kind, started.elapsed());
         Ok(())
     }
 
-    /// Puts one record at the chain's end.
-    fn append(&mut self, body: &[u8], urgency: Urgency) -> io::Result<u64> {
-        if self.pending.is_full() {
-            self.write_pending()?;
-        }
-        let sealed = self.chain.seal(body, &mut self.line)?;
-        let seq = sealed.seq;
-        match (self.durability, urgency) {
-            (Durability::Written, Urgency::Now) => {
-                self.write_with_pending(seq)?;
-                self.chain.advance(sealed);
-            }
-            (Durability::Buffered, _) | (Durability::Written, Urgency::Soon) => {
-                self.pending.lines.extend_from_slice(&self.line);
-                self.pending.records += 1;
-                self.chain.advance(sealed);
-                self.metrics.audit_pending(self.pending.records);
-                if self.pending.is_full() {
-                    // This record is accepted; the next one meets the failure if it lasts.
-                    let _ = self.flush();
-                }
-            }
-        }
-        Ok(seq)
+    fn ready<'b>(&mut self, time: Timestamp, body: io::Result<&'b [u8]>) -> io::Result<&'b [u8]> {
+        let ready = body.and_then(|body| self.prepare(time, body).map(|()| body));
+        ready.inspect_err(|cause| self.gave_up(time, cause))
     }
 
-    /// Writes what is buffered and, behind it, the line with the number `seq`: in one call to the kernel.
+    /// Sees to what must be before a record of something that happened at `time` and has this [`body`].
     ///
     /// # Errors
-    /// The line is not written. What is buffered stays so, but for what was written of it.
-    fn write_with_pending(&mut self, seq: u64) -> io::Result<()> {
-        if self.pending.records == 0 {
-            self.output.append(&self.line, 1, seq).map_err(|partial| partial.cause)?;
-            self.succeeded();
-            return Ok(());
+    /// There can be no such record now.
+    fn prepare(&mut self, time: Timestamp, body: &[u8]) -> io::Result<()> {
+        self.look(time)?;
+        self.settle(time)?;
+        if self.queue.is_full() {
+            self.write()?;
         }
-        let (first, buffered) = (self.first_unwritten(), self.pending.lines.len());
-        self.pending.lines.extend_from_slice(&self.line);
-        let outcome = self.output.append(&self.pending.lines, self.pending.records + 1, first);
-        self.pending.lines.truncate(buffered);
-        match outcome {
-            Ok(()) => {
-                self.pending.written();
-                self.succeeded();
-            }
-            Err(Partial { cause, whole }) => {
-                self.pending.partly_written(whole.min(buffered));
-                self.metrics.audit_pending(self.pending.records);
-                return Err(cause);
-            }
-        }
-        self.metrics.audit_pending(self.pending.records);
-        Ok(())
+        Chain::fits(self.next(), body)
     }
 
-    fn write_pending(&mut self) -> io::Result<()> {
-        if self.pending.records == 0 {
+    /// The number of the next record that is taken.
+    fn next(&self) -> u64 {
+        self.chain.next().saturating_add(self.queue.len() as u64)
+    }
+
+    fn accepted(&mut self, time: Timestamp, body: &[u8]) {
+        self.queue.push(time, body, Claim::Accepted);
+        self.metrics.audit_pending(self.queue.accepted());
+        if self.queue.is_full() {
+            // This record is accepted; the next one meets the failure if it lasts.
+            let _ = self.flush();
+        }
+    }
+
+    /// Writes everything that waits, in one call to the kernel.
+    ///
+    /// # Errors
+    /// What was accepted and is not written waits on, and the chain ends with what is written.
+    fn write(&mut self) -> io::Result<()> {
+        if self.queue.len() == 0 {
             return Ok(());
         }
-        let first = self.first_unwritten();
-        let outcome = match self.output.append(&self.pending.lines, self.pending.records, first) {
+        let mut chain = self.chain.clone();
+        self.lines.clear();
+        self.lines.shrink_to(LINES_KEPT);
+        self.queue.bodies().for_each(|body| chain.seal(body, &mut self.lines));
+        let outcome = match self.output.append(&self.lines, self.queue.len(), self.chain.next()) {
             Ok(()) => {
-                self.pending.written();
+                self.chain = chain;
+                self.queue.written();
                 self.succeeded();
                 Ok(())
             }
             Err(Partial { cause, whole }) => {
-                self.pending.partly_written(whole);
+                let written = count_lines(self.lines.get(..whole).unwrap_or_default());
+                self.lines.clear();
+                self.queue.bodies().take(written).for_each(|body| self.chain.seal(body, &mut self.lines));
+                for time in self.queue.partly_written(written, &cause) {
+                    self.gave_up(time, &cause);
+                }
                 Err(cause)
             }
         };
-        self.metrics.audit_pending(self.pending.records);
+        self.metrics.audit_pending(self.queue.accepted());
         outcome
-    }
-
-    /// The number of the first line that no file holds.
-    fn first_unwritten(&self) -> u64 {
-        self.chain.next().saturating_sub(self.pending.records as u64)
     }
 
     /// Counts a failed attempt; only the first one in a row is worth a line in the process log.

@@ -220,32 +220,32 @@ impl Pipeline {
         walked: &mut Walked,
     ) -> Admission {
         let began = now.at;
-        let unmatched = |denial: Box<Denial>, walked: &mut Walked| {
+        let unmatched = async |denial: Box<Denial>, walked: &mut Walked| {
             let refused = Instant::now();
             walked.passed(Stage::Match, began, refused);
-            self.refuse_since(*denial, refused, walked)
+            self.refuse(*denial, refused, walked).await
         };
         let matched = match matching::match_request(raw, site, |action| Trail::new(raw, site.clone(), now, action)) {
             Ok(Matched::Open(open)) => return Admission::Open(open),
             Ok(Matched::Guarded(matched)) => matched,
-            Err(denial) => return unmatched(denial, walked),
+            Err(denial) => return unmatched(denial, walked).await,
         };
         let validated = match matched.validate() {
             Ok(validated) => validated,
-            Err(denial) => return unmatched(denial, walked),
+            Err(denial) => return unmatched(denial, walked).await,
         };
         let matched = self.passed(Stage::Match, began, walked);
         let identified = validated.identify(identity).await;
         let asked = self.passed(Stage::Facts, matched, walked);
         let identified = match identified {
             Ok(identified) => identified,
-            Err(denial) => return self.refuse_since(*denial, asked, walked),
+            Err(denial) => return self.refuse(*denial, asked, walked).await,
         };
         let decided = identified.decide();
         let decided_at = self.passed(Stage::Decide, asked, walked);
         match decided {
-            Ok(permit) => self.permit(permit, decided_at, walked),
-            Err(denial) => self.refuse_since(*denial, decided_at, walked),
+            Ok(permit) => self.permit(permit, decided_at, walked).await,
+            Err(denial) => self.refuse(*denial, decided_at, walked).await,
         }
     }
 
@@ -267,8 +267,8 @@ impl Pipeline {
         now: Moment,
         walked: &mut Walked,
     ) -> Admission {
-        let denial = Trail::new(raw, site, now, None).deny(reason, detail);
-        self.refuse_since(*denial, Instant::now(), walked)
+        let (denial, decided) = (Trail::new(raw, site, now, None).deny(reason, detail), Instant::now());
+        self.refused(self.audit.record_since(*denial, decided), decided, walked)
     }
 
     /// Records what became of a permitted request.
@@ -288,8 +288,8 @@ impl Pipeline {
         }
     }
 
-    fn permit(&self, permit: Permit, decided: Instant, walked: &mut Walked) -> Admission {
-        let recorded = self.audit.record_since(permit, decided);
+    async fn permit(&self, permit: Permit, decided: Instant, walked: &mut Walked) -> Admission {
+        let recorded = self.audit.record_together(permit, decided).await;
         self.recorded(&recorded, decided, walked);
         match recorded {
             Ok(permit) => {
@@ -303,8 +303,17 @@ impl Pipeline {
         }
     }
 
-    fn refuse_since(&self, denial: Denial, decided: Instant, walked: &mut Walked) -> Admission {
-        let recorded = self.audit.record_since(denial, decided);
+    async fn refuse(&self, denial: Denial, decided: Instant, walked: &mut Walked) -> Admission {
+        let recorded = self.audit.record_together(denial, decided).await;
+        self.refused(recorded, decided, walked)
+    }
+
+    fn refused(
+        &self,
+        recorded: Result<Recorded<Denial>, Unrecorded<Denial>>,
+        decided: Instant,
+        walked: &mut Walked,
+    ) -> Admission {
         self.recorded(&recorded, decided, walked);
         match recorded {
             Ok(denial) => {
