@@ -12,6 +12,7 @@ use super::arrival::Arrival;
 use super::convert;
 use super::fence::Fence;
 use super::head::{self, Reading};
+use super::wire::Wire;
 use crate::model::RawRequest;
 
 /// Whether the fast path would take the head that `bytes` begin with.
@@ -34,7 +35,7 @@ pub fn check(bytes: &[u8]) -> bool {
 fn compare(bytes: &[u8], peer: IpAddr, trusted: &[IpNet], raw: &RawRequest<'_>, origin: &convert::Origin) {
     let (_, nothing_more) = duplex(1);
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let mut session = HttpSession::new(Box::new(Fence::around(Box::new(nothing_more), bytes.to_vec(), length)));
+    let mut session = HttpSession::new(Box::new(Fence::around(Wire::Layered(Box::new(nothing_more)), bytes.to_vec(), length)));
     // Every byte is there already.
     let read = session.read_request().now_or_never();
     assert!(matches!(read, Some(Ok(Some(_)))), "the engine does not read what the fast path does: {read:?}");

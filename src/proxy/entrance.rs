@@ -30,6 +30,7 @@ use super::gate::{Gate, ended};
 use super::head::{self, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
 use super::tls::Certificate;
+use super::wire::Wire;
 use crate::metrics::RejectedCause;
 use crate::model::{Body, RawRequest, Reason};
 use crate::pipeline::{Admission, Moment};
@@ -137,14 +138,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             tracing::debug!(%error, "connection closed before it was served");
             return;
         }
-        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-        // A later look at the descriptor could find another connection's.
-        let _ = digest.peer_addr.set(Some(peer.into()));
-        let mut stream = L4Stream::from(stream);
-        stream.set_socket_digest(digest);
         let stream: Stream = match &self.certificate {
-            None => Box::new(stream),
+            None => return self.requests(Wire::tcp(stream, peer), peer, shutdown).await,
             Some(certificate) => {
+                let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+                // A later look at the descriptor could find another connection's.
+                let _ = digest.peer_addr.set(Some(peer.into()));
+                let mut stream = L4Stream::from(stream);
+                stream.set_socket_digest(digest);
                 let acceptor = certificate.acceptor();
                 let handshake = tokio::time::timeout(HANDSHAKE, acceptor.tls_handshake(stream));
                 match handshake.await {
@@ -164,7 +165,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             self.streams(stream, shutdown).await;
         } else {
-            self.requests(stream, peer, shutdown).await;
+            self.requests(Wire::Layered(stream), peer, shutdown).await;
         }
     }
 
@@ -180,7 +181,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         match came {
             Ok(Ok(_)) => {
                 let heard = Arc::default();
-                let fence = Fence::streams(stream, preface, Arc::clone(&heard));
+                let fence = Fence::streams(Wire::Layered(stream), preface, Arc::clone(&heard));
                 tokio::select! {
                     // First, so that what it hears comes after the PING.
                     biased;
@@ -194,7 +195,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 
     /// One HTTP/1 request after the other, until either side has enough.
-    async fn requests(&self, mut stream: Stream, peer: SocketAddr, shutdown: ShutdownWatch) {
+    async fn requests(&self, mut stream: Wire, peer: SocketAddr, shutdown: ShutdownWatch) {
         let limits = &self.gate.config.limits;
         let mut buffer = Vec::new();
         let tls = self.certificate.is_some();
@@ -262,7 +263,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     /// Reads until `buffer` begins with a whole head: `idle` for its first byte, the header deadline for the rest.
     async fn next(
         &self,
-        stream: &mut Stream,
+        stream: &mut Wire,
         buffer: &mut Vec<u8>,
         idle: Duration,
         patience: &mut Patience,
@@ -353,7 +354,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
 
     /// Answers and closes. What still comes is read for a moment: unread input can turn the close into a reset that eats
     /// the answer.
-    async fn dismiss(&self, mut stream: Stream, answer: &[u8]) {
+    async fn dismiss(&self, mut stream: Wire, answer: &[u8]) {
         let farewell = async {
             stream.write_all(answer).await?;
             stream.flush().await?;

@@ -9,8 +9,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use pingora::connectors::TransportConnector;
-use pingora::protocols::Stream;
+use pingora::upstreams::peer::Peer as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Destination;
@@ -22,6 +23,7 @@ use super::head::{self, Head};
 use super::kept::Line;
 use super::patience::Patience;
 use super::relay::{self, Answer, Content, Reading};
+use super::wire::Wire;
 use crate::audit::Recorded;
 use crate::metrics::{Stage, UpstreamError};
 use crate::model::{Door, Mode};
@@ -63,7 +65,7 @@ impl std::fmt::Debug for Connector {
 
 /// One client's connection: what was read of it and not yet used stands in `buffer`.
 pub(super) struct Client<'a> {
-    pub(super) stream: &'a mut Stream,
+    pub(super) stream: &'a mut Wire,
     pub(super) buffer: &'a mut Vec<u8>,
     pub(super) peer: SocketAddr,
     pub(super) tls: bool,
@@ -267,14 +269,21 @@ impl FastPath {
         self.once(exchange, upstream, address, false, client, told).await
     }
 
-    async fn connect(&self, exchange: &Exchange<'_>) -> Result<Stream, Trouble> {
+    async fn connect(&self, exchange: &Exchange<'_>) -> Result<Wire, Trouble> {
         let failed = |kind| Trouble::Upstream { kind, stale: false };
         let peer = match exchange.leave {
             Leave::Permit(permit) => Destination::of(permit).peer(exchange.handle),
             Leave::Open(_) => exchange.handle.peer.http(false),
         };
         let peer = peer.map_err(|_| failed(UpstreamError::Connect))?;
-        self.connector.0.new_stream(&peer).await.map_err(|error| failed(failure(error.etype())))
+        if let Some(&address) = peer.address().as_inet().filter(|_| !peer.is_tls()) {
+            let connected = timeout(exchange.site.upstream.connect_timeout, TcpStream::connect(address)).await;
+            let stream = connected.map_err(|_| failed(UpstreamError::Timeout))?.map_err(|_| failed(UpstreamError::Connect))?;
+            stream.set_nodelay(true).map_err(|_| failed(UpstreamError::Connect))?;
+            return Ok(Wire::tcp(stream, address));
+        }
+        let connected = self.connector.0.new_stream(&peer).await;
+        connected.map(Wire::Layered).map_err(|error| failed(failure(error.etype())))
     }
 
     async fn once(
@@ -455,7 +464,7 @@ async fn refuse(
 }
 
 /// Writes all of it in time.
-async fn write(stream: &mut Stream, bytes: &[u8], patience: Duration) -> bool {
+async fn write(stream: &mut Wire, bytes: &[u8], patience: Duration) -> bool {
     let mut all = pin!(async {
         stream.write_all(bytes).await?;
         stream.flush().await

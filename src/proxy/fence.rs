@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
 use super::chunks::Chunks;
+use super::wire::Wire;
 
 /// How much of what comes after the request is kept while it is answered; beyond that the sender must wait.
 const STASH: usize = 64 * 1024;
@@ -62,7 +64,7 @@ impl fmt::Debug for Ending {
 /// leaves is noticed.
 #[derive(Debug)]
 pub(super) struct Fence {
-    inner: BufWriter<Stream>,
+    inner: BufWriter<Wire>,
     prefix: Vec<u8>,
     shown: usize,
     bound: Bound,
@@ -71,7 +73,7 @@ pub(super) struct Fence {
 
 impl Fence {
     /// Shows the first `length` bytes that come, of which `read` were read already.
-    pub(super) fn around(inner: Stream, mut read: Vec<u8>, length: u64) -> Self {
+    pub(super) fn around(inner: Wire, mut read: Vec<u8>, length: u64) -> Self {
         let kept = usize::try_from(length).unwrap_or(usize::MAX).min(read.len());
         let stash = read.split_off(kept);
         let remaining = length.saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
@@ -79,7 +81,7 @@ impl Fence {
     }
 
     /// Shows a head of `length` bytes and the chunks behind it; `read` was read already, the whole head with it.
-    pub(super) fn chunked(inner: Stream, mut read: Vec<u8>, length: usize) -> Self {
+    pub(super) fn chunked(inner: Wire, mut read: Vec<u8>, length: usize) -> Self {
         let mut chunks = Chunks::default();
         let content = chunks.take(read.get(length..).unwrap_or_default());
         let stash = read.split_off(read.len().min(length + content));
@@ -87,27 +89,35 @@ impl Fence {
     }
 
     /// Shows everything, beginning with what was read already; `heard` is set whenever something comes.
-    pub(super) fn streams(inner: Stream, read: Vec<u8>, heard: Arc<AtomicBool>) -> Self {
+    pub(super) fn streams(inner: Wire, read: Vec<u8>, heard: Arc<AtomicBool>) -> Self {
         Self::new(inner, read, Bound::Streams(heard), Vec::new())
     }
 
     /// Shows everything, beginning with what was read already, until `ending`: for the engine that is the client's leaving, on
     /// which it closes both sides of a tunnel.
-    pub(super) fn tunnel(inner: Stream, read: Vec<u8>, ending: Ending) -> Self {
+    pub(super) fn tunnel(inner: Wire, read: Vec<u8>, ending: Ending) -> Self {
         Self::new(inner, read, Bound::Tunnel(Some(ending)), Vec::new())
     }
 
-    fn new(inner: Stream, prefix: Vec<u8>, bound: Bound, stash: Vec<u8>) -> Self {
+    fn new(inner: Wire, prefix: Vec<u8>, bound: Bound, stash: Vec<u8>) -> Self {
         Self { inner: BufWriter::with_capacity(GATHERED, inner), prefix, shown: 0, bound, stash }
     }
 
     /// The connection, and what was read of the next request. Nothing when this one was not read to its end or its answer not
     /// sent to its end; where the engine owns the connection it gives it back only when it read the request to its end and not
     /// beyond.
-    pub(super) fn into_parts(self) -> Option<(Stream, Vec<u8>)> {
+    pub(super) fn into_parts(self) -> Option<(Wire, Vec<u8>)> {
         let ended = matches!(self.bound, Bound::Streams(_) | Bound::Tunnel(_)) || self.is_done();
         let whole = self.shown == self.prefix.len() && ended && self.inner.buffer().is_empty();
         whole.then(|| (self.inner.into_inner(), self.stash))
+    }
+
+    /// What the engine laid over the connection, if it did.
+    fn layered(&self) -> Option<&Stream> {
+        match self.inner.get_ref() {
+            Wire::Tcp(..) => None,
+            Wire::Layered(stream) => Some(stream),
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -222,61 +232,75 @@ impl Shutdown for Fence {
     async fn shutdown(&mut self) {
         // Whoever is gone misses nothing.
         drop(self.inner.flush().await);
-        Shutdown::shutdown(&mut **self.inner.get_mut()).await;
+        match self.inner.get_mut() {
+            Wire::Tcp(stream, _) => drop(stream.shutdown().await),
+            Wire::Layered(stream) => Shutdown::shutdown(&mut **stream).await,
+        }
     }
 }
 
 impl UniqueID for Fence {
     fn id(&self) -> UniqueIDType {
-        self.inner.get_ref().id()
+        match self.inner.get_ref() {
+            Wire::Tcp(stream, _) => stream.as_raw_fd(),
+            Wire::Layered(stream) => stream.id(),
+        }
     }
 }
 
 impl Ssl for Fence {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ref().get_ssl()
+        self.layered()?.get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ref().get_ssl_digest()
+        self.layered()?.get_ssl_digest()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.get_ref().selected_alpn_proto()
+        self.layered()?.selected_alpn_proto()
     }
 }
 
 impl GetTimingDigest for Fence {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_ref().get_timing_digest()
+        self.layered().map(|stream| stream.get_timing_digest()).unwrap_or_default()
     }
 
     fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_ref().get_read_pending_time()
+        self.layered().map_or(Duration::ZERO, |stream| stream.get_read_pending_time())
     }
 
     fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_ref().get_write_pending_time()
+        self.layered().map_or(Duration::ZERO, |stream| stream.get_write_pending_time())
     }
 }
 
 impl GetProxyDigest for Fence {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_ref().get_proxy_digest()
+        self.layered()?.get_proxy_digest()
     }
 
     fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.get_mut().set_proxy_digest(digest);
+        if let Wire::Layered(stream) = self.inner.get_mut() {
+            stream.set_proxy_digest(digest);
+        }
     }
 }
 
 impl GetSocketDigest for Fence {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_ref().get_socket_digest()
+        match self.inner.get_ref() {
+            Wire::Tcp(_, digest) => Some(Arc::clone(digest)),
+            Wire::Layered(stream) => stream.get_socket_digest(),
+        }
     }
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.get_mut().set_socket_digest(digest);
+        match self.inner.get_mut() {
+            Wire::Tcp(_, known) => *known = Arc::new(digest),
+            Wire::Layered(stream) => stream.set_socket_digest(digest),
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
 use super::peer::KEPT;
+use super::wire::Wire;
 
 /// How many idle connections are kept for one upstream; more are closed.
 const MOST: usize = 4096;
@@ -25,7 +25,7 @@ pub(super) struct Kept {
 /// A connection to an upstream, with room for what is read of it.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) stream: Stream,
+    pub(super) stream: Wire,
     /// What was read and is not used yet.
     pub(super) received: Vec<u8>,
 }
@@ -39,7 +39,7 @@ struct Idle {
 
 impl Line {
     /// A new connection.
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Wire) -> Self {
         Self { stream, received: Vec::with_capacity(ROOM) }
     }
 }

@@ -21,6 +21,7 @@ mod server;
 mod sockets;
 mod tls;
 mod websocket;
+mod wire;
 
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
