@@ -201,11 +201,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let tls = self.certificate.is_some();
         let origin = convert::strangers(peer.ip(), tls, &self.gate.config.listen.trusted_proxies);
         // A client that connects and says nothing gets no longer than one that says half a head.
-        let mut idle = limits.header_deadline;
+        let mut deadline = Instant::now() + limits.header_deadline;
         let mut ended = pin!(end(shutdown.clone()).fuse());
         let (mut for_client, mut for_upstream) = (Patience::default(), Patience::default());
         loop {
-            let head = match self.next(&mut stream, &mut buffer, idle, &mut for_client, ended.as_mut()).await {
+            let head = match self.next(&mut stream, &mut buffer, deadline, &mut for_client, ended.as_mut()).await {
                 Next::Head(head) => head,
                 Next::Closed => return,
                 Next::Late => {
@@ -225,8 +225,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 let patience = &mut for_upstream;
                 let mut client = Client { stream: &mut stream, buffer: &mut buffer, peer, tls, origin, patience, closing };
                 match fast_path.serve(&self.gate, &head, &mut client).await {
-                    Served::Kept => {
-                        idle = limits.keepalive_idle;
+                    Served::Kept(at) => {
+                        deadline = Instant::from_std(at) + limits.keepalive_idle;
                         continue;
                     }
                     Served::Ended => return self.dismiss(stream, &[]).await,
@@ -256,21 +256,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             let Some((inner, rest)) = fence.into_parts() else { return };
             stream = inner;
             buffer = rest;
-            idle = limits.keepalive_idle;
+            deadline = Instant::now() + limits.keepalive_idle;
         }
     }
 
-    /// Reads until `buffer` begins with a whole head: `idle` for its first byte, the header deadline for the rest.
+    /// Reads until `buffer` begins with a whole head: until `deadline` for its first byte, the header deadline for the rest.
     async fn next(
         &self,
         stream: &mut Wire,
         buffer: &mut Vec<u8>,
-        idle: Duration,
+        mut deadline: Instant,
         patience: &mut Patience,
         mut ended: Pin<&mut (impl FusedFuture<Output = ()> + Send)>,
     ) -> Next {
         let limits = &self.gate.config.limits;
-        let mut deadline = Instant::now() + idle;
         let mut ending = ended.is_terminated();
         if ending {
             deadline = deadline.min(Instant::now() + GRACE);

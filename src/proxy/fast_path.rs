@@ -40,8 +40,8 @@ const PIECE: usize = 32 * 1024;
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Served {
-    /// It was answered, and the connection goes on.
-    Kept,
+    /// It was answered at this moment, and the connection goes on.
+    Kept(Instant),
     /// The connection is at its end.
     Ended,
     /// It is the engine's; nothing was done.
@@ -92,6 +92,8 @@ struct Exchange<'a> {
     handle: &'a Handle,
     site: &'a Site,
     leave: Leave<'a>,
+    /// When it was allowed to go.
+    left: Instant,
     request: Vec<u8>,
     head_only: bool,
     client: IpAddr,
@@ -191,7 +193,8 @@ impl FastPath {
         client.buffer.drain(..head.length);
         gate.fast.fetch_add(1, Ordering::Relaxed);
         let leave = permit.as_deref().map_or(Leave::Open(open), Leave::Permit);
-        let exchange = Exchange { gate, handle, site: &site, leave, request, head_only, client: client_address };
+        let left = permit.as_deref().map_or(started, Recorded::made);
+        let exchange = Exchange { gate, handle, site: &site, leave, left, request, head_only, client: client_address };
         self.forward(exchange, client, started, trace).await
     }
 
@@ -208,9 +211,9 @@ impl FastPath {
         if let Some(trace) = &mut trace {
             trace.ask();
         }
-        let served = match self.exchange(&exchange, client, &mut told).await {
-            Ok(kept) if kept && !client.closing => Served::Kept,
-            Ok(_) | Err(Trouble::Left) => Served::Ended,
+        let kept = match self.exchange(&exchange, client, &mut told).await {
+            Ok(kept) => kept && !client.closing,
+            Err(Trouble::Left) => false,
             Err(Trouble::Upstream { kind, .. }) => {
                 let provider = &site.rules.provider;
                 gate.metrics.upstream_error(&provider.name, kind);
@@ -230,10 +233,11 @@ impl FastPath {
                     Some(id) => tracing::warn!(id, trace_id, ?kind, "permitted request failed"),
                     None => tracing::debug!(?kind, "request failed"),
                 }
-                Served::Ended
+                false
             }
         };
         let ended_at = Instant::now();
+        let served = if kept { Served::Kept(ended_at) } else { Served::Ended };
         let elapsed = ended_at - started;
         // 499 is what operators know from nginx: the client left before it was answered.
         let code = told.status.unwrap_or(499);
@@ -257,16 +261,16 @@ impl FastPath {
     /// Sends the request and relays the answer; whether the client's connection can go on.
     async fn exchange(&self, exchange: &Exchange<'_>, client: &mut Client<'_>, told: &mut Told) -> Result<bool, Trouble> {
         let address = exchange.handle.peer.address();
-        let kept = address.and_then(|address| exchange.handle.kept.take(address, Instant::now()));
+        let kept = address.and_then(|address| exchange.handle.kept.take(address, exchange.left));
         if let Some(upstream) = kept {
-            match self.once(exchange, upstream, address, true, client, told).await {
+            match self.once(exchange, upstream, address, Some(exchange.left), client, told).await {
                 // It was closed by the upstream a moment ago: that is worth one more try, on a new one.
                 Err(Trouble::Upstream { stale: true, .. }) => {}
                 ended => return ended,
             }
         }
         let upstream = Line::new(self.connect(exchange).await?);
-        self.once(exchange, upstream, address, false, client, told).await
+        self.once(exchange, upstream, address, None, client, told).await
     }
 
     async fn connect(&self, exchange: &Exchange<'_>) -> Result<Wire, Trouble> {
@@ -286,17 +290,18 @@ impl FastPath {
         connected.map(Wire::Layered).map_err(|error| failed(failure(error.etype())))
     }
 
+    /// Sends the request on `upstream`, which was `kept` and taken at that moment if it is not new, and relays the answer.
     async fn once(
         &self,
         exchange: &Exchange<'_>,
         mut upstream: Line,
         address: Option<SocketAddr>,
-        reused: bool,
+        kept: Option<Instant>,
         client: &mut Client<'_>,
         told: &mut Told,
     ) -> Result<bool, Trouble> {
         let settings = &exchange.site.upstream;
-        let forwarded = Instant::now();
+        let (forwarded, reused) = (kept.unwrap_or_else(Instant::now), kept.is_some());
         if !write(&mut upstream.stream, &exchange.request, settings.read_timeout).await {
             return Err(Trouble::Upstream { kind: UpstreamError::Broken, stale: reused });
         }
@@ -455,12 +460,13 @@ async fn refuse(
     }
     let written = write(client.stream, &answer, site.upstream.read_timeout).await;
     let code = if written { refused.refusal.status } else { 499 };
-    gate.metrics.request(&site.rules.provider.name, refused.door, &refused.action, code, started.elapsed());
+    let ended_at = Instant::now();
+    gate.metrics.request(&site.rules.provider.name, refused.door, &refused.action, code, ended_at - started);
     if let Some(trace) = trace {
         let (method, status) = (if head_only { "HEAD" } else { "GET" }, written.then_some(code));
         trace.end(&ended(started, method, site, refused.door, &refused.action, status));
     }
-    if written && !client.closing { Served::Kept } else { Served::Ended }
+    if written && !client.closing { Served::Kept(ended_at) } else { Served::Ended }
 }
 
 /// Writes all of it in time.
