@@ -53,6 +53,7 @@ impl<'a> Object<'a> {
     }
 
     /// The value of `name`, one that stands in the code and holds nothing that must be escaped.
+    #[inline]
     pub fn field(&mut self, name: &'static str) -> Slot<'_> {
         debug_assert!(is_plain(name), "`{name}`");
         self.separate();
@@ -114,7 +115,7 @@ impl Slot<'_> {
     }
 
     /// A whole number.
-    pub fn number(self, value: impl Into<Number>) {
+    pub fn number(self, value: impl Into<Number> + Serialize) {
         digits(self.0, value);
     }
 
@@ -164,9 +165,9 @@ fn text(line: &mut Vec<u8>, value: &str) {
 }
 
 /// A whole number in decimal.
-pub(super) fn digits(line: &mut Vec<u8>, value: impl Into<Number>) {
+pub(super) fn digits(line: &mut Vec<u8>, value: impl Into<Number> + Serialize) {
     // Writing to memory cannot fail, and every number serialises.
-    drop(serde_json::to_writer(line, &value.into()));
+    drop(serde_json::to_writer(line, &value));
 }
 
 /// Whether nothing in `value` must be escaped (RFC 8259 §7), as in nearly every text: eight bytes are looked at in one go.
