@@ -20,7 +20,7 @@ use crate::model::RawRequest;
 /// # Panics
 /// Where the two readings differ.
 pub fn check(bytes: &[u8]) -> bool {
-    let Reading::Complete(head) = head::read(bytes, 32 * 1024, 100) else { return false };
+    let Reading::Complete(head) = head::read(bytes, 32 * 1024, 100, &mut head::Fields::default()) else { return false };
     let Some(bytes) = bytes.get(..head.length) else { return false };
     let Some(arrival) = Arrival::recognise(&head, bytes) else { return false };
     // Every peer but one is a stranger; this one is believed what it says of where a request came from.

@@ -113,7 +113,7 @@ mod tests {
 
     /// What `look` sees of the head in `text`; nothing when it is the engine's.
     fn recognised<T>(text: &str, look: impl FnOnce(Arrival<'_>) -> T) -> Option<T> {
-        let Reading::Complete(head) = head::read(text.as_bytes(), 4096, 128) else { return None };
+        let Reading::Complete(head) = head::read(text.as_bytes(), 4096, 128, &mut head::Fields::default()) else { return None };
         Arrival::recognise(&head, text.as_bytes()).map(look)
     }
 

@@ -27,7 +27,7 @@ use super::convert;
 use super::fast_path::{Client, FastPath, Served};
 use super::fence::{Ending, Fence};
 use super::gate::{Gate, ended};
-use super::head::{self, Framing, Head, Malformed, Reading};
+use super::head::{self, Fields, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
 use super::tls::Certificate;
 use super::wire::Wire;
@@ -197,7 +197,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     /// One HTTP/1 request after the other, until either side has enough.
     async fn requests(&self, mut stream: Wire, peer: SocketAddr, shutdown: ShutdownWatch) {
         let limits = &self.gate.config.limits;
-        let mut buffer = Vec::new();
+        let (mut buffer, mut room) = (Vec::new(), Fields::default());
         let tls = self.certificate.is_some();
         let origin = convert::strangers(peer.ip(), tls, &self.gate.config.listen.trusted_proxies);
         // A client that connects and says nothing gets no longer than one that says half a head.
@@ -205,7 +205,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let mut ended = pin!(end(shutdown.clone()).fuse());
         let (mut for_client, mut for_upstream) = (Patience::default(), Patience::default());
         loop {
-            let head = match self.next(&mut stream, &mut buffer, deadline, &mut for_client, ended.as_mut()).await {
+            let head = match self.next(&mut stream, &mut buffer, &mut room, deadline, &mut for_client, ended.as_mut()).await {
                 Next::Head(head) => head,
                 Next::Closed => return,
                 Next::Late => {
@@ -226,6 +226,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 let mut client = Client { stream: &mut stream, buffer: &mut buffer, peer, tls, origin, patience, closing };
                 match fast_path.serve(&self.gate, &head, &mut client).await {
                     Served::Kept(at) => {
+                        room = head.fields;
                         deadline = Instant::from_std(at) + limits.keepalive_idle;
                         continue;
                     }
@@ -265,6 +266,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         &self,
         stream: &mut Wire,
         buffer: &mut Vec<u8>,
+        room: &mut Fields,
         mut deadline: Instant,
         patience: &mut Patience,
         mut ended: Pin<&mut (impl FusedFuture<Output = ()> + Send)>,
@@ -281,7 +283,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             while buffer.starts_with(b"\r\n") {
                 buffer.drain(..2);
             }
-            match head::read(buffer, limits.header_bytes, limits.header_fields) {
+            match head::read(buffer, limits.header_bytes, limits.header_fields, room) {
                 Reading::Complete(head) => return Next::Head(head),
                 Reading::Refused(malformed) => return Next::Refused(malformed),
                 Reading::Incomplete => {}

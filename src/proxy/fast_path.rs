@@ -19,7 +19,7 @@ use super::arrival::Arrival;
 use super::convert::{self, Origin};
 use super::gate::{Gate, Handle, ended};
 use super::gateway::failure;
-use super::head::{self, Head};
+use super::head::{self, Fields, Head};
 use super::kept::Line;
 use super::patience::Patience;
 use super::relay::{self, Answer, Content, Reading};
@@ -133,7 +133,9 @@ impl Exchange<'_> {
                 // What was sent still holds the credential.
                 let limits = &self.gate.config.limits;
                 let fields = limits.header_fields.saturating_add(ADDED_FIELDS);
-                let head::Reading::Complete(head) = head::read(&self.request, usize::MAX, fields) else { return };
+                let head::Reading::Complete(head) = head::read(&self.request, usize::MAX, fields, &mut Fields::default()) else {
+                    return;
+                };
                 let Some(sent) = Arrival::recognise(&head, &self.request) else { return };
                 self.handle.revoke(&sent.raw(self.client, None), self.site);
             }
@@ -241,7 +243,6 @@ impl FastPath {
         let elapsed = ended_at - started;
         // 499 is what operators know from nginx: the client left before it was answered.
         let code = told.status.unwrap_or(499);
-        let provider = &site.rules.provider.name;
         let Leave::Permit(permit) = exchange.leave else {
             gate.metrics.request(provider, Door::None, "none", code, elapsed);
             return served;
@@ -370,14 +371,14 @@ fn broken() -> Trouble {
 
 /// Reads until `received` begins with a whole head, and watches whether the client leaves.
 async fn head(
-    Line { stream: upstream, received }: &mut Line,
+    Line { stream: upstream, received, room }: &mut Line,
     exchange: &Exchange<'_>,
     deadline: tokio::time::Instant,
     client: &mut Client<'_>,
 ) -> Result<Answer, Trouble> {
     loop {
         if !received.is_empty() {
-            match relay::read(received, exchange.head_only) {
+            match relay::read(received, exchange.head_only, room) {
                 Reading::Complete(answer) => return Ok(answer),
                 Reading::Broken(why) => {
                     tracing::debug!(id = exchange.id(), why, "the upstream's answer cannot be read");
@@ -405,7 +406,7 @@ async fn head(
 
 /// Writes the head and the content as it comes; whether it came to its end.
 async fn relay(
-    Line { stream: upstream, received }: &mut Line,
+    Line { stream: upstream, received, room }: &mut Line,
     answer: &mut Answer,
     patience: Duration,
     client: &mut Client<'_>,
@@ -423,6 +424,7 @@ async fn relay(
         (told.status, told.bytes) = (Some(answer.status), answer.content.came());
         if answer.content.is_done() {
             return Ok(true);
+            *room = outgoing;
         }
         received.reserve(PIECE);
         let deadline = tokio::time::Instant::now() + patience;

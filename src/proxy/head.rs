@@ -54,10 +54,13 @@ struct Place {
 }
 
 impl Fields {
-    /// Notes where the parts of `parsed` stand in `head`.
-    fn of(head: &[u8], parsed: &[httparse::Header<'_>]) -> Option<Self> {
-        let mut names = String::with_capacity(parsed.iter().map(|field| field.name.len()).sum());
-        let mut places = Vec::with_capacity(parsed.len());
+    /// Notes in `room` where the parts of `parsed` stand in `head`.
+    fn of(head: &[u8], parsed: &[httparse::Header<'_>], room: Self) -> Option<Self> {
+        let Self { mut names, mut places } = room;
+        names.clear();
+        names.reserve(parsed.iter().map(|field| field.name.len()).sum());
+        places.clear();
+        places.reserve(parsed.len());
         for field in parsed {
             let begins = names.len();
             names.push_str(field.name);
@@ -127,8 +130,9 @@ const REQUEST_LINE: usize = 16 * 1024;
 /// Ends a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
-/// Reads the head at the beginning of `bytes`; its header section may have `header_bytes` and `header_fields`.
-pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> Reading {
+/// Reads the head at the beginning of `bytes`; its header section may have `header_bytes` and `header_fields`. Takes the `room`
+/// of an earlier head's fields for those of this one.
+pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize, room: &mut Fields) -> Reading {
     let refused = |why: &'static str, too_large| Reading::Refused(told(bytes, why, too_large));
     let end = EMPTY_LINE.find(bytes).map(|at| at + 4);
     let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
@@ -157,17 +161,17 @@ pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize) -> R
         Err(httparse::Error::TooManyHeaders) => return refused("the head has too many fields", true),
         Err(_) => return refused("the head is malformed", false),
     }
-    match complete(head, &request) {
+    match complete(head, &request, std::mem::take(room)) {
         Ok(head) => Reading::Complete(head),
         Err(why) => refused(why, false),
     }
 }
 
 /// What was parsed of the whole `head`.
-fn complete(head: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, &'static str> {
+fn complete(head: &[u8], request: &httparse::Request<'_, '_>, room: Fields) -> Result<Head, &'static str> {
     const MALFORMED: &str = "the head is malformed";
     let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
-    let fields = Fields::of(head, request.headers).ok_or(MALFORMED)?;
+    let fields = Fields::of(head, request.headers, room).ok_or(MALFORMED)?;
     let old = match request.version {
         Some(1) => false,
         Some(0) => true,
@@ -325,7 +329,7 @@ mod tests {
     use super::*;
 
     fn reading(text: &str) -> Reading {
-        read(text.as_bytes(), 1024, 10)
+        read(text.as_bytes(), 1024, 10, &mut Fields::default())
     }
 
     #[test]
@@ -420,7 +424,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic_and_a_head_never_reaches_past_them(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            if let Reading::Complete(head) = read(&bytes, 200, 5) {
+            if let Reading::Complete(head) = read(&bytes, 200, 5, &mut Fields::default()) {
                 prop_assert!(head.length <= bytes.len());
             }
         }

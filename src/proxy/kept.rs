@@ -13,7 +13,7 @@ use super::wire::Wire;
 
 /// How many idle connections are kept for one upstream; more are closed.
 const MOST: usize = 4096;
-/// The room for an answer's beginning that a kept connection holds, in bytes.
+/// The room for an answer's beginning that a kept connection holds, in bytes: as it came, and as much for how it goes.
 const ROOM: usize = 4096;
 
 /// Idle connections, the one used last at the end: it is the likeliest to be still open.
@@ -28,6 +28,8 @@ pub(super) struct Line {
     pub(super) stream: Wire,
     /// What was read and is not used yet.
     pub(super) received: Vec<u8>,
+    /// Room for the beginning of an answer as it is sent on.
+    pub(super) room: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,7 @@ struct Idle {
 impl Line {
     /// A new connection.
     pub(super) fn new(stream: Wire) -> Self {
-        Self { stream, received: Vec::with_capacity(ROOM) }
+        Self { stream, received: Vec::with_capacity(ROOM), room: Vec::new() }
     }
 }
 
@@ -65,6 +67,7 @@ impl Kept {
     pub(super) fn put(&self, mut line: Line, address: SocketAddr, since: Instant) {
         // A long answer's room is not kept for the short ones.
         line.received.shrink_to(ROOM);
+        line.room.shrink_to(ROOM);
         let mut idle = self.idle.lock();
         if idle.len() < MOST {
             idle.push_back(Idle { line, address, since });

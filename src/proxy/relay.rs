@@ -108,8 +108,9 @@ impl Content {
     }
 }
 
-/// Reads the head at the beginning of `bytes`, the answer to a request of which only the head was wanted when `head_only`.
-pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
+/// Reads the head at the beginning of `bytes`, the answer to a request of which only the head was wanted when `head_only`; takes
+/// `room` for what is sent of it.
+pub(super) fn read(bytes: &[u8], head_only: bool, room: &mut Vec<u8>) -> Reading {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
@@ -157,7 +158,9 @@ pub(super) fn read(bytes: &[u8], head_only: bool) -> Reading {
     let kept = version == 1 && !listed("close") && !matches!(content, Content::Open { .. });
     let reason = response.reason.unwrap_or_default();
     // With room for the beginning of the content, which goes out with it.
-    let mut head = Vec::with_capacity(bytes.len() + 64);
+    let mut head = std::mem::take(room);
+    head.clear();
+    head.reserve(bytes.len() + 64);
     // Three digits that begin with a nought are no status (RFC 9110 §15), and the engine takes them for none.
     let Ok(code) = StatusCode::from_u16(status) else { return Reading::Broken("the answer's status is none") };
     for part in ["HTTP/1.1 ", code.as_str(), " ", reason, "\r\n"] {
@@ -199,7 +202,7 @@ mod tests {
     use super::*;
 
     fn complete(text: &str, head_only: bool) -> Answer {
-        match read(text.as_bytes(), head_only) {
+        match read(text.as_bytes(), head_only, &mut b"left over".to_vec()) {
             Reading::Complete(answer) => answer,
             other => panic!("{text:?}: {other:?}"),
         }
@@ -247,15 +250,18 @@ mod tests {
             "A b: c\r\n",
         ] {
             let text = format!("HTTP/1.1 200 X\r\n{fields}\r\n");
-            assert!(matches!(read(text.as_bytes(), false), Reading::Broken(_)), "{fields:?}");
+            assert!(matches!(read(text.as_bytes(), false, &mut Vec::new()), Reading::Broken(_)), "{fields:?}");
         }
-        assert!(matches!(read(b"HTTP/1.0 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", false), Reading::Broken(_)));
+        assert!(matches!(
+            read(b"HTTP/1.0 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", false, &mut Vec::new()),
+            Reading::Broken(_)
+        ));
         for status in ["000", "099", "20", "2000"] {
             let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
-            assert!(matches!(read(text.as_bytes(), false), Reading::Broken(_)), "{status}");
+            assert!(matches!(read(text.as_bytes(), false, &mut Vec::new()), Reading::Broken(_)), "{status}");
         }
-        assert!(matches!(read(b"HTTP/1.1 200 X\r\nA: ", false), Reading::Incomplete));
+        assert!(matches!(read(b"HTTP/1.1 200 X\r\nA: ", false, &mut Vec::new()), Reading::Incomplete));
         let long = format!("HTTP/1.1 200 X\r\nA: {}", "a".repeat(LONGEST_HEAD));
-        assert!(matches!(read(long.as_bytes(), false), Reading::Broken(_)));
+        assert!(matches!(read(long.as_bytes(), false, &mut Vec::new()), Reading::Broken(_)));
     }
 }
