@@ -1,5 +1,6 @@
 //! Every metric, one typed method each; labels come from closed lists only, never from a user, a room, a URL or an address.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -173,6 +174,41 @@ impl Series {
     }
 }
 
+/// What a request counts under.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels<'a> {
+    /// The provider's name.
+    pub provider: &'a str,
+    /// The door it came by.
+    pub door: Door,
+    /// The action's name, or `none`.
+    pub action: &'a str,
+    /// Where the action keeps what most of its requests count in.
+    pub usual: Option<&'a Usual>,
+}
+
+/// The series in which the permits of one action count by the door and the mode of its first one, and its requests that were
+/// answered with 200. To find a series by its labels takes longer than to count in it.
+#[derive(Debug, Default)]
+pub struct Usual {
+    permitted: OnceLock<Kept<(Mode, IntCounter)>>,
+    answered: OnceLock<Kept<(IntCounter, Histogram)>>,
+}
+
+/// Series of one door, and of the metrics that they belong to.
+#[derive(Debug)]
+struct Kept<T> {
+    owner: Arc<()>,
+    door: Door,
+    series: T,
+}
+
+impl<T> Kept<T> {
+    fn of(&self, metrics: &Metrics, door: Door) -> Option<&T> {
+        (Arc::ptr_eq(&self.owner, &metrics.own) && self.door == door).then_some(&self.series)
+    }
+}
+
 /// The counter of each kind of record, found once.
 #[derive(Debug, Clone)]
 struct Records([(RecordKind, IntCounter); 8]);
@@ -197,6 +233,8 @@ impl Records {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    /// Tells these from others in the same process.
+    own: Arc<()>,
     requests: IntCounterVec,
     request_duration: HistogramVec,
     stages: Stages,
@@ -308,6 +346,7 @@ impl Metrics {
                 )?,
             )?,
             registry,
+            own: Arc::default(),
         })
     }
 
@@ -322,11 +361,27 @@ impl Metrics {
     }
 
     /// One request was answered with status `code` after `duration`.
-    pub fn request(&self, provider: &str, door: Door, action: &str, code: u16, duration: Duration) {
-        let code = StatusCode::from_u16(code);
-        let code = code.as_ref().map_or("none", StatusCode::as_str);
-        self.requests.with_label_values(&[provider, door.as_str(), action, code]).inc();
-        self.request_duration.with_label_values(&[provider, action]).observe(duration.as_secs_f64());
+    pub fn request(&self, labels: Labels<'_>, code: u16, duration: Duration) {
+        let Labels { provider, door, action, usual } = labels;
+        let status = StatusCode::from_u16(code);
+        let status = status.as_ref().map_or("none", StatusCode::as_str);
+        let found = || {
+            let requests = self.requests.with_label_values(&[provider, door.as_str(), action, status]);
+            (requests, self.request_duration.with_label_values(&[provider, action]))
+        };
+        let usual = usual
+            .filter(|_| code == 200)
+            .map(|usual| usual.answered.get_or_init(|| Kept { owner: Arc::clone(&self.own), door, series: found() }));
+        let other;
+        let (requests, request_duration) = match usual.and_then(|kept| kept.of(self, door)) {
+            Some(kept) => kept,
+            None => {
+                other = found();
+                &other
+            }
+        };
+        requests.inc();
+        request_duration.observe(duration.as_secs_f64());
     }
 
     /// One stop of the walk took `duration`.
@@ -343,9 +398,18 @@ impl Metrics {
     }
 
     /// One verdict.
-    pub fn decision(&self, provider: &str, door: Door, action: &str, decision: Decision, reason: Option<Reason>, mode: Mode) {
-        let reason = reason.map_or("none", Reason::as_str);
-        self.decisions.with_label_values(&[provider, door.as_str(), action, decision.as_str(), reason, mode.as_str()]).inc();
+    pub fn decision(&self, labels: Labels<'_>, decision: Decision, reason: Option<Reason>, mode: Mode) {
+        let Labels { provider, door, action, usual } = labels;
+        let told = reason.map_or("none", Reason::as_str);
+        let found =
+            || self.decisions.with_label_values(&[provider, door.as_str(), action, decision.as_str(), told, mode.as_str()]);
+        let usual = usual
+            .filter(|_| decision == Decision::Permit && reason.is_none())
+            .map(|usual| usual.permitted.get_or_init(|| Kept { owner: Arc::clone(&self.own), door, series: (mode, found()) }));
+        match usual.and_then(|kept| kept.of(self, door)) {
+            Some((kept, permitted)) if *kept == mode => permitted.inc(),
+            _ => found().inc(),
+        }
     }
 
     /// One need for a fact ended in `outcome`.
@@ -479,9 +543,46 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_an_action_keeps_counts_only_what_it_is_of() {
+        let (metrics, others, usual) = (Metrics::new().unwrap(), Metrics::new().unwrap(), Usual::default());
+        let by = |door| Labels { provider: "p", door, action: "a", usual: Some(&usual) };
+        for _ in 0..2 {
+            for (metrics, door, mode) in [
+                (&metrics, Door::Rest, Mode::Enforce),
+                (&metrics, Door::Rest, Mode::Observe),
+                (&metrics, Door::Ddp, Mode::Enforce),
+                (&others, Door::Rest, Mode::Enforce),
+            ] {
+                metrics.decision(by(door), Decision::Permit, None, mode);
+                metrics.decision(by(door), Decision::Deny, Some(Reason::PolicyDenied), mode);
+                metrics.request(by(door), 200, Duration::ZERO);
+                metrics.request(by(door), 404, Duration::ZERO);
+            }
+        }
+        let (page, others) = (metrics.page().unwrap(), others.page().unwrap());
+        let series = |page: &str, name: &str| page.lines().filter(|line| line.starts_with(name)).count();
+        for (of, door, mode, count) in
+            [(&page, "rest", "enforce", 2), (&page, "rest", "observe", 2), (&others, "rest", "enforce", 2)]
+        {
+            for (decision, reason) in [("permit", "none"), ("deny", "policy_denied")] {
+                let line = format!(
+                    r#"rolegate_decisions_total{{action="a",decision="{decision}",door="{door}",mode="{mode}",provider="p",reason="{reason}"}} {count}"#
+                );
+                assert!(of.contains(&line), "{line}\n{of}");
+            }
+        }
+        assert!(page.contains(r#"rolegate_requests_total{action="a",code="200",door="rest",provider="p"} 4"#), "{page}");
+        assert!(page.contains(r#"rolegate_requests_total{action="a",code="404",door="rest",provider="p"} 4"#));
+        assert!(page.contains(r#"rolegate_request_duration_seconds_count{action="a",provider="p"} 12"#));
+        assert_eq!((series(&page, "rolegate_decisions_total"), series(&others, "rolegate_decisions_total")), (6, 2));
+        assert_eq!((series(&page, "rolegate_requests_total"), series(&others, "rolegate_requests_total")), (4, 2));
+    }
+
+    #[test]
     fn every_metric_name_is_registered_once() {
         let metrics = Metrics::new().unwrap();
-        metrics.decision("rocketchat", Door::Rest, "rooms.roles", Decision::Deny, Some(Reason::PolicyDenied), Mode::Enforce);
+        let labels = Labels { provider: "rocketchat", door: Door::Rest, action: "rooms.roles", usual: None };
+        metrics.decision(labels, Decision::Deny, Some(Reason::PolicyDenied), Mode::Enforce);
         metrics.policy("a");
         metrics.policy("b");
         let page = metrics.page().unwrap();

@@ -342,7 +342,7 @@ impl Pipeline {
     fn count(&self, trail: &Trail, decision: Decision, reason: Option<Reason>, walked: &mut Walked) {
         walked.judged(decision, reason);
         let site = trail.site();
-        self.metrics.decision(&site.rules.provider.name, trail.door(), trail.action(), decision, reason, site.upstream.mode);
+        self.metrics.decision(trail.labels(), decision, reason, site.upstream.mode);
     }
 }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::Site;
 use crate::audit::Object;
 use crate::identity::{Caller, Known, Table};
+use crate::metrics::Labels;
 use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record, Resource, Value};
 use crate::policy::PolicyInfo;
 use crate::rules::Action;
@@ -145,6 +146,13 @@ impl Trail {
     #[must_use]
     pub fn action(&self) -> &str {
         self.action.as_ref().map_or("none", |action| action.id.as_str())
+    }
+
+    /// What the request counts under.
+    #[must_use]
+    pub fn labels(&self) -> Labels<'_> {
+        let usual = self.action.as_ref().map(|action| &action.usual);
+        Labels { provider: &self.site.rules.provider.name, door: self.door, action: self.action(), usual }
     }
 
     /// Everything that the policies could read, and the client's address, as it stands in the record.

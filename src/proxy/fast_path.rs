@@ -25,7 +25,7 @@ use super::patience::Patience;
 use super::relay::{self, Answer, Content, Reading};
 use super::wire::Wire;
 use crate::audit::Recorded;
-use crate::metrics::{Stage, UpstreamError};
+use crate::metrics::{Labels, Stage, UpstreamError};
 use crate::model::{Door, Mode};
 use crate::pipeline::{Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::traces::{Trace, Walked};
@@ -244,11 +244,12 @@ impl FastPath {
         // 499 is what operators know from nginx: the client left before it was answered.
         let code = told.status.unwrap_or(499);
         let Leave::Permit(permit) = exchange.leave else {
-            gate.metrics.request(provider, Door::None, "none", code, elapsed);
+            let labels = Labels { provider: &site.rules.provider.name, door: Door::None, action: "none", usual: None };
+            gate.metrics.request(labels, code, elapsed);
             return served;
         };
         let trail = permit.trail();
-        gate.metrics.request(provider, trail.door(), trail.action(), code, elapsed);
+        gate.metrics.request(trail.labels(), code, elapsed);
         gate.pipeline.outcome(Outcome { permit, ended: ended_at, duration: elapsed, status: told.status, bytes: told.bytes });
         if let Some(mut trace) = trace {
             if let Some((came, status)) = told.came {
@@ -423,8 +424,8 @@ async fn relay(
         outgoing.clear();
         (told.status, told.bytes) = (Some(answer.status), answer.content.came());
         if answer.content.is_done() {
-            return Ok(true);
             *room = outgoing;
+            return Ok(true);
         }
         received.reserve(PIECE);
         let deadline = tokio::time::Instant::now() + patience;
@@ -463,7 +464,8 @@ async fn refuse(
     let written = write(client.stream, &answer, site.upstream.read_timeout).await;
     let code = if written { refused.refusal.status } else { 499 };
     let ended_at = Instant::now();
-    gate.metrics.request(&site.rules.provider.name, refused.door, &refused.action, code, ended_at - started);
+    let labels = Labels { provider: &site.rules.provider.name, door: refused.door, action: &refused.action, usual: None };
+    gate.metrics.request(labels, code, ended_at - started);
     if let Some(trace) = trace {
         let (method, status) = (if head_only { "HEAD" } else { "GET" }, written.then_some(code));
         trace.end(&ended(started, method, site, refused.door, &refused.action, status));

@@ -18,7 +18,7 @@ use super::convert;
 use super::entrance::Handed;
 use super::gate::{Gate, Underway};
 use crate::audit::Recorded;
-use crate::metrics::{self, RejectedCause, UpstreamError};
+use crate::metrics::{self, Labels, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Mode, Reason};
 use crate::pipeline::{self, Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::rules::Then;
@@ -441,7 +441,8 @@ impl ProxyHttp for Gateway {
         let ended = Instant::now();
         let elapsed = ended - exchange.started;
         // 499 is what operators know from nginx: the client left before it was answered.
-        self.gate.metrics.request(provider(exchange), exchange.door, &exchange.action, status.unwrap_or(499), elapsed);
+        let labels = Labels { provider: provider(exchange), door: exchange.door, action: &exchange.action, usual: None };
+        self.gate.metrics.request(labels, status.unwrap_or(499), elapsed);
         if exchange.websocket {
             self.gate.metrics.websocket_closed();
         }

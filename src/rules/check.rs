@@ -19,6 +19,7 @@ use crate::identity::{
     CallerPlan, FactPlan, Lookup, Origin, Output, Plan, Pointer, PointerTemplate, ResetHeader, ResetUnit, Source, Step,
     TablePlan, Template,
 };
+use crate::metrics::Usual;
 use crate::model::{Fault, Faults, Kind, Place, Reason, Value};
 
 /// One reading of one file.
@@ -464,6 +465,7 @@ impl<'a> Check<'a> {
             params,
             words: self.words(raw.refusals),
             messages: messages.with(raw.any_of),
+            usual: Usual::default(),
         }
     }
 

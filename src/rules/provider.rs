@@ -7,6 +7,7 @@ pub use super::raw::{HostHeader, Then};
 use super::refusal::{Messages, Template, Words, status};
 use super::router::{Pattern, Tree};
 use crate::identity::Plan;
+use crate::metrics::Usual;
 use crate::model::{Fault, Kind, Reason};
 use crate::policy::{ActionShape, Domain, Field};
 
@@ -89,6 +90,8 @@ pub struct Action {
     pub words: Words,
     /// How its validator tells a fault.
     pub messages: Messages,
+    /// The series in which most of its requests count.
+    pub usual: Usual,
 }
 
 /// By what the resource of an action is named.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use divan::{AllocProfiler, Bencher, black_box};
 use futures_util::FutureExt;
 use rolegate::audit::Durability;
-use rolegate::metrics::Stage;
+use rolegate::metrics::{Labels, Stage, Usual};
 use rolegate::model::{Decision, Door, Mode, Record, Resource, Subject, Value};
 use rolegate::pipeline::{Admission, Evaluation, evaluate_request};
 use rolegate::policy::Query;
@@ -257,9 +257,10 @@ mod counting {
 
     #[divan::bench]
     fn decision(bencher: Bencher<'_, '_>) {
-        let bench = Bench::new(RIG, Durability::Written);
+        let (bench, usual) = (Bench::new(RIG, Durability::Written), Usual::default());
         bencher.bench_local(|| {
-            bench.metrics.decision(black_box("rig"), Door::Rest, black_box("rooms.roles"), Decision::Permit, None, Mode::Enforce);
+            let labels = Labels { provider: "rig", door: Door::Rest, action: "rooms.roles", usual: Some(&usual) };
+            bench.metrics.decision(black_box(labels), Decision::Permit, None, Mode::Enforce);
         });
     }
 }
