@@ -1,8 +1,7 @@
--- wrk's part of a measurement: requests for TARGET by 1,000 callers in rotation, or each by one of its own (FRESH), on each
--- connection PAUSE ms apart, and the figures as JSON.
+-- wrk's part of a measurement: requests for TARGET by 1,000 callers in rotation, or each by one of its own (FRESH), and the
+-- figures as JSON.
 local target, token, run = os.getenv("TARGET"), os.getenv("TOKEN"), os.getenv("RUN")
 local fresh = os.getenv("FRESH") ~= ""
-local pause = tonumber(os.getenv("PAUSE"))
 local callers = 1000
 local requests, at = {}, 0
 
@@ -18,13 +17,6 @@ end
 function init(args)
   for n = 1, callers do
     requests[n] = made(n)
-  end
-end
-
-if pause > 0 then
-  -- On the average; without the spread all connections would ask at the same time.
-  function delay()
-    return math.random(0, 2 * pause)
   end
 end
 

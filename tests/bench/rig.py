@@ -207,11 +207,13 @@ class Program:
 class Rig:
     """An upstream, and proxies before it."""
 
-    def __init__(self, cache):
+    def __init__(self, cache, arrivals=None):
+        """`arrivals` is the program that makes a load of a given rate, where one is wanted."""
         if not {PROXY_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
             raise Broken("a measurement needs two cores of its own: one for the proxy, one for the upstream and the load")
         installed("wrk", "wrk", "it makes the load")
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="rolegate-bench-"))
+        self.arrivals = arrivals
         self.running = []
         self.loads = 0
         length, chunked = free_ports(2)
@@ -266,27 +268,31 @@ class Rig:
             raise Broken(f"{target} is answered {'chunked' if is_chunked else 'with a length'}, which is not what is measured")
         return body
 
-    def load(self, port, kind, connections, seconds, pause=0, again=False):
-        """Requests of one kind, one after another on each connection, `pause` ms apart, and what became of them; by new callers,
-        or `again` by those of the load before."""
+    def load(self, port, kind, connections, seconds, rate=0, again=False):
+        """Requests of one kind, one after another on each connection or `rate` of them a second whatever becomes of them, and what
+        did; by new callers, or `again` by those of the load before."""
         self.loads += 0 if again else 1
         env = os.environ | {"TARGET": kind.target, "TOKEN": kind.token, "FRESH": "1" if kind.fresh else "", "RUN": f"{self.loads:06d}"}
-        env |= {"PAUSE": str(pause)}
-        argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "load.lua"]
-        wrk = subprocess.run(
-            [*argv, f"http://127.0.0.1:{port}"],
+        if rate:
+            argv = [self.arrivals]
+            env |= {"PORT": str(port), "CONNECTIONS": str(connections), "RATE": str(rate), "SECONDS": str(seconds)}
+        else:
+            argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "load.lua"]
+            argv += [f"http://127.0.0.1:{port}"]
+        ran = subprocess.run(
+            argv,
             env=env,
             capture_output=True,
             text=True,
             timeout=seconds + 60,
             preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
         )
-        told = re.search(r"^JSON (.*)$", wrk.stdout, re.M)
+        told = re.search(r"^JSON (.*)$", ran.stdout, re.M)
         if not told:
-            raise Broken(f"wrk: {wrk.stdout[-500:]} {wrk.stderr[-500:]}")
+            raise Broken(f"{argv[0]}: {ran.stdout[-500:]} {ran.stderr[-500:]}")
         return json.loads(told[1])
 
-    def measure(self, program, port, kind, connections, seconds, framing="length", pause=0):
+    def measure(self, program, port, kind, connections, seconds, framing="length", rate=0):
         """One row: a probe, a short run to warm up, and the run that counts."""
         probed = self.probe(port, kind, framing)
         self.load(port, kind, connections, 1)
@@ -294,7 +300,7 @@ class Rig:
         upstream = lambda: sum(cpu_seconds(self.upstream.pid)) if program is not self.upstream else 0.0
         before, others = cpu_seconds(program.pid), machine_busy() - upstream() - children()
         began = time.monotonic()
-        told = self.load(port, kind, connections, seconds, pause, again=not kind.fresh)
+        told = self.load(port, kind, connections, seconds, rate, again=not kind.fresh)
         lasted = time.monotonic() - began
         after, others = cpu_seconds(program.pid), machine_busy() - upstream() - children() - others
         requests = told["requests"]
