@@ -3,7 +3,9 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -44,10 +46,18 @@ impl Hasher for Hashed {
 }
 
 /// Makes the keys of one upstream, with a random key of this process.
-#[derive(Clone)]
 pub(super) struct Keyring {
     keyed: Hmac<Sha256>,
     upstream: String,
+    /// How every caller's key of the plan in use begins.
+    callers: ArcSwapOption<Beginning>,
+}
+
+/// The fields that the keys of one plan have in common.
+struct Beginning {
+    provider: String,
+    digest: [u8; 32],
+    fields: Fields,
 }
 
 /// The operating system gave no random bytes.
@@ -60,12 +70,19 @@ impl Keyring {
         // HMAC pads a key to its block of 64 bytes with zeros, so this is HMAC under the 32 random bytes.
         let mut block = [0; 64];
         getrandom::fill(block.split_at_mut(32).0).map_err(NoEntropy)?;
-        Ok(Self { keyed: Hmac::new(&block.into()), upstream })
+        Ok(Self { keyed: Hmac::new(&block.into()), upstream, callers: ArcSwapOption::empty() })
     }
 
     /// Where the caller that `credential` proves is kept.
     pub(super) fn caller(&self, plan: &Plan, credential: &Credential) -> Key {
-        self.fields("caller", plan).credential(credential).key()
+        let known = self.callers.load();
+        if let Some(known) = known.as_ref().filter(|known| known.digest == plan.digest && known.provider == plan.provider) {
+            return known.fields.clone().credential(credential).key();
+        }
+        let fields = self.fields("caller", plan);
+        let beginning = Beginning { provider: plan.provider.clone(), digest: plan.digest, fields: fields.clone() };
+        self.callers.store(Some(Arc::new(beginning)));
+        fields.credential(credential).key()
     }
 
     /// Where a table is kept: one for all callers.
@@ -103,6 +120,7 @@ impl Keyring {
 }
 
 /// Fields on their way into a key, each behind its length, so that no two lists of fields are the same bytes.
+#[derive(Clone)]
 struct Fields(Hmac<Sha256>);
 
 impl Fields {
@@ -181,6 +199,21 @@ mod tests {
             Keyring::new("http://chat".into()).unwrap().caller(&plan, &pair(("x-user-id", "ab"), ("x-auth-token", "cd"))),
             "another process"
         );
+    }
+
+    #[test]
+    fn the_beginning_that_keys_have_in_common_is_that_of_their_plan() {
+        let ring = Keyring::new("http://chat".into()).unwrap();
+        let plan = rooms_plan();
+        let other = Plan { digest: [9; 32], ..(*plan).clone() };
+        let third = Plan { provider: "another".into(), ..(*plan).clone() };
+        let keys = || [&*plan, &other, &third].map(|plan| ring.caller(plan, &bearer("t")));
+        let first = keys();
+        assert_eq!(first, keys());
+        let [one, two, three] = first;
+        assert!(one != two && two != three && one != three);
+        let afresh = [&*plan, &other, &third].map(|plan| ring.fields("caller", plan).credential(&bearer("t")).key());
+        assert_eq!(first, afresh);
     }
 
     #[test]
