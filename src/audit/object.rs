@@ -53,7 +53,8 @@ impl<'a> Object<'a> {
     }
 
     /// The value of `name`, one that stands in the code and holds nothing that must be escaped.
-    #[inline]
+    // A hint is not followed, and a name whose length is known is copied without a call: a record has thirty.
+    #[inline(always)]
     pub fn field(&mut self, name: &'static str) -> Slot<'_> {
         debug_assert!(is_plain(name), "`{name}`");
         self.separate();
@@ -155,9 +156,10 @@ impl Slot<'_> {
 /// A text in quotation marks.
 fn text(line: &mut Vec<u8>, value: &str) {
     if is_plain(value) {
-        for part in [b"\"", value.as_bytes(), b"\""] {
-            line.extend_from_slice(part);
-        }
+        line.reserve(value.len() + 2);
+        line.push(b'"');
+        line.extend_from_slice(value.as_bytes());
+        line.push(b'"');
     } else {
         // Writing to memory cannot fail, and every text serialises.
         drop(serde_json::to_writer(line, value));
