@@ -18,6 +18,21 @@ use crate::model::Credential;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key([u8; 16]);
 
+impl Key {
+    /// The key with this first byte and this last number.
+    #[cfg(test)]
+    pub(super) fn of(first: u8, last: u32) -> Self {
+        let [a, b, c, d] = last.to_ne_bytes();
+        Self([first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d])
+    }
+
+    /// The rest when it is divided by `count`; 0 when that is 0.
+    pub(super) fn rest(&self, count: usize) -> usize {
+        let Self([.., a, b, c, d]) = *self;
+        usize::try_from(u32::from_ne_bytes([a, b, c, d])).unwrap_or(0).checked_rem(count).unwrap_or(0)
+    }
+}
+
 /// A key is a keyed hash already: its first half is what a map needs of it, and nobody outside can choose it.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -2,9 +2,10 @@
 
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use tokio::time::Instant;
@@ -68,10 +69,38 @@ impl<T> Entry<T> {
 }
 
 /// A bounded cache of entries that counts them by fact.
+///
+/// What was found last stands once more in a table in front of it: to find something in the cache costs as much as all the rest
+/// of a decision's way through memory, and most of that is the order in which the cache forgets.
 pub(super) struct Shelf<T> {
     entries: Cache<Key, Entry<T>, BuildHasherDefault<Hashed>>,
+    found: Box<[Place<T>]>,
+    /// How often entries were taken out that nobody named.
+    swept: AtomicU64,
     metrics: Metrics,
 }
+
+/// Where one of the entries is that share the rest of their keys' division.
+struct Place<T> {
+    /// How often an entry with such a key was put or taken.
+    changes: AtomicU64,
+    found: ArcSwapOption<Found<T>>,
+}
+
+/// An entry that was in the cache before anything changed.
+struct Found<T> {
+    key: Key,
+    entry: Entry<T>,
+    changes: u64,
+    swept: u64,
+    /// How often it was used.
+    uses: AtomicU32,
+}
+
+/// How many entries stand in the table.
+const PLACES: usize = 16 * 1024;
+/// One in so many uses is the cache's own, so that it knows what is in use.
+const SEEN_BY_CACHE: u32 = 16;
 
 impl<T: Send + Sync + 'static> Shelf<T> {
     pub(super) fn new(capacity: u64, metrics: &Metrics) -> Self {
@@ -86,27 +115,59 @@ impl<T: Send + Sync + 'static> Shelf<T> {
                 }
             })
             .build_with_hasher(BuildHasherDefault::default());
-        Self { entries, metrics: metrics.clone() }
+        let place = |_| Place { changes: AtomicU64::new(0), found: ArcSwapOption::empty() };
+        Self { entries, found: (0..PLACES).map(place).collect(), swept: AtomicU64::new(0), metrics: metrics.clone() }
+    }
+
+    fn place(&self, key: &Key) -> Option<&Place<T>> {
+        self.found.get(key.rest(self.found.len()))
     }
 
     pub(super) fn entry(&self, key: &Key) -> Option<Entry<T>> {
-        self.entries.get(key)
+        let Some(place) = self.place(key) else { return self.entries.get(key) };
+        // Read before the look into the cache: whatever is taken out after that look changes them.
+        let (changes, swept) = (place.changes.load(Ordering::Acquire), self.swept.load(Ordering::Acquire));
+        let found = place.found.load();
+        let found = found.as_ref().filter(|found| found.key == *key && found.changes == changes && found.swept == swept);
+        if let Some(found) = found
+            && !found.uses.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEEN_BY_CACHE)
+        {
+            return Some(found.entry.clone());
+        }
+        let entry = self.entries.get(key)?;
+        if found.is_none() {
+            let found = Found { key: *key, entry: entry.clone(), changes, swept, uses: AtomicU32::new(1) };
+            place.found.store(Some(Arc::new(found)));
+        }
+        Some(entry)
     }
 
     pub(super) fn put(&self, key: Key, entry: Entry<T>) {
         // Counted first: the listener may run within the insertion.
         self.metrics.fact_entries(&entry.about.fact, 1);
         self.entries.insert(key, entry);
+        self.changed(&key);
+    }
+
+    /// What stands in the table for `key` is not to be used any more. Told after the cache, so that nobody puts it there again.
+    fn changed(&self, key: &Key) {
+        if let Some(place) = self.place(key) {
+            place.changes.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     pub(super) fn take(&self, key: &Key) -> bool {
-        self.entries.remove(key).is_some()
+        let taken = self.entries.remove(key).is_some();
+        self.changed(key);
+        taken
     }
 
     /// Takes out every entry that `which` picks and says how many.
     pub(super) fn take_all(&self, which: impl Fn(&Entry<T>) -> bool) -> usize {
         let picked: Vec<Key> = self.entries.iter().filter(|(_, entry)| which(entry)).map(|(key, _)| *key).collect();
-        picked.iter().filter(|key| self.take(key)).count()
+        let taken = picked.iter().filter(|key| self.take(key)).count();
+        self.swept.fetch_add(1, Ordering::AcqRel);
+        taken
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -173,5 +234,124 @@ impl Marks {
     pub(super) fn size(&self) -> u64 {
         self.marks.run_pending_tasks();
         self.marks.entry_count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::metrics::LookupOutcome;
+
+    fn shelf(capacity: u64) -> Shelf<u64> {
+        Shelf::new(capacity, &Metrics::new().unwrap())
+    }
+
+    fn entry(value: u64) -> Entry<u64> {
+        let day = Duration::from_secs(86_400);
+        let terms = Terms { ttl: day, max_stale: day, kept: day };
+        let hits = Metrics::new().unwrap().fact_lookups("rig", "caller", LookupOutcome::Hit);
+        let about = Arc::new(About { provider: "rig".into(), fact: "caller".into(), hits, terms });
+        Entry { value: Arc::new(value), about, subject: Some(value.to_string().into()), began: Instant::now() }
+    }
+
+    fn value(shelf: &Shelf<u64>, key: Key) -> Option<u64> {
+        shelf.entry(&key).map(|entry| *entry.value)
+    }
+
+    #[test]
+    fn what_the_cache_forgot_is_dropped_with_all_that_the_same_reason_drops() {
+        let shelf = shelf(10);
+        let keys: Vec<Key> = (0..100).map(|number| Key::of(number, u32::from(number))).collect();
+        for (number, key) in (0..).zip(&keys) {
+            shelf.put(*key, entry(number));
+            assert_eq!(value(&shelf, *key), Some(number));
+        }
+        assert!(shelf.size() <= 10);
+        shelf.take_all(|_| true);
+        assert!(keys.iter().all(|key| shelf.entry(key).is_none()));
+    }
+
+    #[test]
+    fn the_cache_hears_of_what_is_in_use_now_and_then() {
+        let shelf = shelf(10);
+        let key = Key::of(1, 1);
+        shelf.put(key, entry(1));
+        assert_eq!(value(&shelf, key), Some(1));
+        // Behind the table's back, as when the cache needs the room.
+        shelf.entries.invalidate(&key);
+        let uses = (0..=SEEN_BY_CACHE).take_while(|_| value(&shelf, key).is_some()).count();
+        assert_eq!(uses, SEEN_BY_CACHE as usize - 1);
+    }
+
+    #[test]
+    fn nobody_finds_what_was_taken_out_however_many_were_looking_at_it() {
+        let shelf = shelf(100);
+        let (key, done) = (Key::of(1, 1), AtomicBool::new(false));
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Acquire) {
+                        drop(shelf.entry(&key));
+                    }
+                });
+            }
+            let wrong = (0..3000).find(|number| {
+                shelf.put(key, entry(*number));
+                let (put, taken) = (value(&shelf, key), shelf.take(&key));
+                (put, taken, value(&shelf, key)) != (Some(*number), true, None)
+            });
+            done.store(true, Ordering::Release);
+            assert_eq!(wrong, None);
+        });
+    }
+
+    /// What may happen to a shelf; keys are few, and share two places.
+    #[derive(Debug, Clone)]
+    enum Turn {
+        Put(u8, u64),
+        Take(u8),
+        /// Everything whose value has this rest when it is divided by three.
+        TakeAll(u64),
+        Find(u8),
+    }
+
+    proptest! {
+        #[test]
+        fn a_shelf_holds_what_was_put_last_and_not_taken(
+            turns in prop::collection::vec(
+                prop_oneof![
+                    (0_u8..6, any::<u64>()).prop_map(|(key, value)| Turn::Put(key, value)),
+                    (0_u8..6).prop_map(Turn::Take),
+                    (0_u64..3).prop_map(Turn::TakeAll),
+                    (0_u8..6).prop_map(Turn::Find),
+                    (0_u8..6).prop_map(Turn::Find),
+                ],
+                0..100,
+            ),
+        ) {
+            let (shelf, mut model) = (shelf(1000), HashMap::new());
+            let key = |number: u8| Key::of(number, u32::from(number) % 2 + PLACES as u32);
+            for turn in turns {
+                match turn {
+                    Turn::Put(number, value) => {
+                        shelf.put(key(number), entry(value));
+                        model.insert(number, value);
+                    }
+                    Turn::Take(number) => prop_assert_eq!(shelf.take(&key(number)), model.remove(&number).is_some()),
+                    Turn::TakeAll(rest) => {
+                        let taken = shelf.take_all(|entry| *entry.value % 3 == rest);
+                        let before = model.len();
+                        model.retain(|_, value| *value % 3 != rest);
+                        prop_assert_eq!(taken, before - model.len());
+                    }
+                    Turn::Find(number) => prop_assert_eq!(value(&shelf, key(number)), model.get(&number).copied()),
+                }
+            }
+        }
     }
 }
