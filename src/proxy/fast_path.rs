@@ -339,6 +339,8 @@ impl FastPath {
             answer.head.extend_from_slice(b"Connection: close\r\n");
         }
         answer.head.extend_from_slice(b"\r\n");
+        // Answers that came together go out one behind the other, so that whoever reads them is woken once.
+        tokio::task::yield_now().await;
         let clean = relay(&mut upstream, &mut answer, settings.read_timeout, client, told).await;
         // What came behind the answer was not asked for.
         if clean?
