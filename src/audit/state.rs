@@ -108,9 +108,8 @@ impl State {
         Ok(state)
     }
 
-    /// Takes a record of something that happened at `time` and has this [`body`], if there is
-    /// one, behind what is owed; it is made when its
-    /// ticket [lands](State::land).
+    /// Takes a record of something that happened at `time` and has this [`body`], if it has one, behind what is owed; it is made
+    /// when its ticket [lands](State::land).
     ///
     /// # Errors
     /// The record is not made, and counts as lost.

@@ -423,6 +423,23 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_head_is_the_same_whatever_stood_in_its_room(
+            heads in prop::collection::vec(prop::collection::vec(("[A-Za-z-]{1,12}", "[ -~]{0,20}"), 0..8), 1..6),
+        ) {
+            let mut room = Fields::default();
+            for fields in heads {
+                let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let text = format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+                let fresh = read(text.as_bytes(), 1024, 10, &mut Fields::default());
+                let reused = read(text.as_bytes(), 1024, 10, &mut room);
+                prop_assert_eq!(&reused, &fresh);
+                if let Reading::Complete(head) = reused {
+                    room = head.fields;
+                }
+            }
+        }
+
+        #[test]
         fn no_bytes_panic_and_a_head_never_reaches_past_them(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             if let Reading::Complete(head) = read(&bytes, 200, 5, &mut Fields::default()) {
                 prop_assert!(head.length <= bytes.len());
