@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Stream};
+use pingora::protocols::{ALPN, GetSocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +29,7 @@ use super::gate::{Gate, ended};
 use super::head::{self, Fields, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
 use super::tls::Certificate;
-use super::wire::Wire;
+use super::wire::{self, Wire};
 use crate::metrics::RejectedCause;
 use crate::model::{Body, RawRequest, Reason};
 use crate::pipeline::{Admission, Moment};
@@ -141,9 +140,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let stream: Stream = match &self.certificate {
             None => return self.requests(Wire::tcp(stream, peer), peer, shutdown).await,
             Some(certificate) => {
-                let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-                // A later look at the descriptor could find another connection's.
-                let _ = digest.peer_addr.set(Some(peer.into()));
+                let digest = wire::digest(&stream, peer);
                 let mut stream = L4Stream::from(stream);
                 stream.set_socket_digest(digest);
                 let acceptor = certificate.acceptor();

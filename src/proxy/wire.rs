@@ -26,11 +26,17 @@ pub(super) enum Wire {
 impl Wire {
     /// Plain TCP to or from `peer`.
     pub(super) fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
-        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-        // A later look at the descriptor could find another connection's.
-        let _ = digest.peer_addr.set(Some(peer.into()));
+        let digest = digest(&stream, peer);
         Self::Tcp(stream, Arc::new(digest))
     }
+}
+
+/// What the engine wants to know of the socket to or from `peer`.
+pub(super) fn digest(stream: &TcpStream, peer: SocketAddr) -> SocketDigest {
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    // A later look at the descriptor could find another connection's.
+    let _ = digest.peer_addr.set(Some(peer.into()));
+    digest
 }
 
 impl fmt::Debug for Wire {
