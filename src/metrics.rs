@@ -191,19 +191,19 @@ pub struct Labels<'a> {
 /// answered with 200. To find a series by its labels takes longer than to count in it.
 #[derive(Debug, Default)]
 pub struct Usual {
-    permitted: OnceLock<Kept<(Mode, IntCounter)>>,
-    answered: OnceLock<Kept<(IntCounter, Histogram)>>,
+    permitted: OnceLock<ByDoor<(Mode, IntCounter)>>,
+    answered: OnceLock<ByDoor<(IntCounter, Histogram)>>,
 }
 
 /// Series of one door, and of the metrics that they belong to.
 #[derive(Debug)]
-struct Kept<T> {
+struct ByDoor<T> {
     owner: Arc<()>,
     door: Door,
     series: T,
 }
 
-impl<T> Kept<T> {
+impl<T> ByDoor<T> {
     fn of(&self, metrics: &Metrics, door: Door) -> Option<&T> {
         (Arc::ptr_eq(&self.owner, &metrics.own) && self.door == door).then_some(&self.series)
     }
@@ -371,7 +371,7 @@ impl Metrics {
         };
         let usual = usual
             .filter(|_| code == 200)
-            .map(|usual| usual.answered.get_or_init(|| Kept { owner: Arc::clone(&self.own), door, series: found() }));
+            .map(|usual| usual.answered.get_or_init(|| ByDoor { owner: Arc::clone(&self.own), door, series: found() }));
         let other;
         let (requests, request_duration) = match usual.and_then(|kept| kept.of(self, door)) {
             Some(kept) => kept,
@@ -405,7 +405,7 @@ impl Metrics {
             || self.decisions.with_label_values(&[provider, door.as_str(), action, decision.as_str(), told, mode.as_str()]);
         let usual = usual
             .filter(|_| decision == Decision::Permit && reason.is_none())
-            .map(|usual| usual.permitted.get_or_init(|| Kept { owner: Arc::clone(&self.own), door, series: (mode, found()) }));
+            .map(|usual| usual.permitted.get_or_init(|| ByDoor { owner: Arc::clone(&self.own), door, series: (mode, found()) }));
         match usual.and_then(|kept| kept.of(self, door)) {
             Some((kept, permitted)) if *kept == mode => permitted.inc(),
             _ => found().inc(),

@@ -150,7 +150,7 @@ impl AuditLog {
     /// The record could not be written, and [`OnFailure::Deny`] is set. The next one is tried afresh; once one
     /// succeeds, a `loss` record before it tells how many were not written.
     pub fn record_since<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
-        let made = self.take(&entry).and_then(Place::land);
+        let made = self.take(&entry).and_then(Taken::land);
         self.recorded(entry, started, made)
     }
 
@@ -161,11 +161,11 @@ impl AuditLog {
     /// # Errors
     /// Those of [`AuditLog::record_since`].
     pub async fn record_together<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
-        let place = self.take(&entry);
-        if place.as_ref().is_ok_and(Place::is_open) {
+        let taken = self.take(&entry);
+        if taken.as_ref().is_ok_and(Taken::is_open) {
             tokio::task::yield_now().await;
         }
-        let made = place.and_then(Place::land);
+        let made = taken.and_then(Taken::land);
         self.recorded(entry, started, made)
     }
 
@@ -184,9 +184,9 @@ impl AuditLog {
         owes
     }
 
-    fn take(&self, entry: &impl Entry) -> io::Result<Place<'_>> {
+    fn take(&self, entry: &impl Entry) -> io::Result<Taken<'_>> {
         let ticket = with_body(entry, |body| self.shared.state.lock().take(entry.time(), body))?;
-        Ok(Place { log: self, ticket: Some(ticket) })
+        Ok(Taken { log: self, ticket: Some(ticket) })
     }
 
     fn recorded<T: Entry>(
@@ -240,13 +240,13 @@ impl Drop for AuditLog {
 }
 
 /// A record that was taken; it is made when this lands or is dropped.
-struct Place<'a> {
+struct Taken<'a> {
     log: &'a AuditLog,
     /// There until it has landed.
     ticket: Option<Ticket>,
 }
 
-impl Place<'_> {
+impl Taken<'_> {
     /// Whether it is worth waiting for company.
     fn is_open(&self) -> bool {
         self.ticket.is_some_and(Ticket::is_open)
@@ -259,7 +259,7 @@ impl Place<'_> {
 }
 
 /// Whoever waited is gone; what was decided is recorded all the same.
-impl Drop for Place<'_> {
+impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             // A failure is counted and told by the state.

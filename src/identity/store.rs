@@ -74,7 +74,7 @@ impl<T> Entry<T> {
 /// of a decision's way through memory, and most of that is the order in which the cache forgets.
 pub(super) struct Shelf<T> {
     entries: Cache<Key, Entry<T>, BuildHasherDefault<Hashed>>,
-    found: Box<[Place<T>]>,
+    near: Box<[Place<T>]>,
     /// How often entries were taken out that nobody named.
     swept: AtomicU64,
     metrics: Metrics,
@@ -84,11 +84,11 @@ pub(super) struct Shelf<T> {
 struct Place<T> {
     /// How often an entry with such a key was put or taken.
     changes: AtomicU64,
-    found: ArcSwapOption<Found<T>>,
+    near: ArcSwapOption<Near<T>>,
 }
 
 /// An entry that was in the cache before anything changed.
-struct Found<T> {
+struct Near<T> {
     key: Key,
     entry: Entry<T>,
     changes: u64,
@@ -115,29 +115,29 @@ impl<T: Send + Sync + 'static> Shelf<T> {
                 }
             })
             .build_with_hasher(BuildHasherDefault::default());
-        let place = |_| Place { changes: AtomicU64::new(0), found: ArcSwapOption::empty() };
-        Self { entries, found: (0..PLACES).map(place).collect(), swept: AtomicU64::new(0), metrics: metrics.clone() }
+        let place = |_| Place { changes: AtomicU64::new(0), near: ArcSwapOption::empty() };
+        Self { entries, near: (0..PLACES).map(place).collect(), swept: AtomicU64::new(0), metrics: metrics.clone() }
     }
 
     fn place(&self, key: &Key) -> Option<&Place<T>> {
-        self.found.get(key.rest(self.found.len()))
+        self.near.get(key.rest(self.near.len()))
     }
 
     pub(super) fn entry(&self, key: &Key) -> Option<Entry<T>> {
         let Some(place) = self.place(key) else { return self.entries.get(key) };
         // Read before the look into the cache: whatever is taken out after that look changes them.
         let (changes, swept) = (place.changes.load(Ordering::Acquire), self.swept.load(Ordering::Acquire));
-        let found = place.found.load();
-        let found = found.as_ref().filter(|found| found.key == *key && found.changes == changes && found.swept == swept);
-        if let Some(found) = found
-            && !found.uses.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEEN_BY_CACHE)
+        let near = place.near.load();
+        let near = near.as_ref().filter(|near| near.key == *key && near.changes == changes && near.swept == swept);
+        if let Some(near) = near
+            && !near.uses.fetch_add(1, Ordering::Relaxed).is_multiple_of(SEEN_BY_CACHE)
         {
-            return Some(found.entry.clone());
+            return Some(near.entry.clone());
         }
         let entry = self.entries.get(key)?;
-        if found.is_none() {
-            let found = Found { key: *key, entry: entry.clone(), changes, swept, uses: AtomicU32::new(1) };
-            place.found.store(Some(Arc::new(found)));
+        if near.is_none() {
+            let near = Near { key: *key, entry: entry.clone(), changes, swept, uses: AtomicU32::new(1) };
+            place.near.store(Some(Arc::new(near)));
         }
         Some(entry)
     }

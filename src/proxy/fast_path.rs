@@ -93,7 +93,7 @@ struct Exchange<'a> {
     site: &'a Site,
     leave: Leave<'a>,
     /// When it was allowed to go.
-    left: Instant,
+    allowed: Instant,
     request: Vec<u8>,
     head_only: bool,
     client: IpAddr,
@@ -195,8 +195,8 @@ impl FastPath {
         client.buffer.drain(..head.length);
         gate.fast.fetch_add(1, Ordering::Relaxed);
         let leave = permit.as_deref().map_or(Leave::Open(open), Leave::Permit);
-        let left = permit.as_deref().map_or(started, Recorded::made);
-        let exchange = Exchange { gate, handle, site: &site, leave, left, request, head_only, client: client_address };
+        let allowed = permit.as_deref().map_or(started, Recorded::made);
+        let exchange = Exchange { gate, handle, site: &site, leave, allowed, request, head_only, client: client_address };
         self.forward(exchange, client, started, trace).await
     }
 
@@ -263,9 +263,9 @@ impl FastPath {
     /// Sends the request and relays the answer; whether the client's connection can go on.
     async fn exchange(&self, exchange: &Exchange<'_>, client: &mut Client<'_>, told: &mut Told) -> Result<bool, Trouble> {
         let address = exchange.handle.peer.address();
-        let kept = address.and_then(|address| exchange.handle.kept.take(address, exchange.left));
+        let kept = address.and_then(|address| exchange.handle.kept.take(address, exchange.allowed));
         if let Some(upstream) = kept {
-            match self.once(exchange, upstream, address, Some(exchange.left), client, told).await {
+            match self.once(exchange, upstream, address, Some(exchange.allowed), client, told).await {
                 // It was closed by the upstream a moment ago: that is worth one more try, on a new one.
                 Err(Trouble::Upstream { stale: true, .. }) => {}
                 ended => return ended,
