@@ -97,7 +97,7 @@ struct Near<T> {
     uses: AtomicU32,
 }
 
-/// How many entries stand in the table.
+/// How many entries stand in the table, if the cache may have as many.
 const PLACES: usize = 16 * 1024;
 /// One in so many uses is the cache's own, so that it knows what is in use.
 const SEEN_BY_CACHE: u32 = 16;
@@ -115,8 +115,9 @@ impl<T: Send + Sync + 'static> Shelf<T> {
                 }
             })
             .build_with_hasher(BuildHasherDefault::default());
+        let places = usize::try_from(capacity).unwrap_or(PLACES).clamp(1, PLACES);
         let place = |_| Place { changes: AtomicU64::new(0), near: ArcSwapOption::empty() };
-        Self { entries, near: (0..PLACES).map(place).collect(), swept: AtomicU64::new(0), metrics: metrics.clone() }
+        Self { entries, near: (0..places).map(place).collect(), swept: AtomicU64::new(0), metrics: metrics.clone() }
     }
 
     fn place(&self, key: &Key) -> Option<&Place<T>> {
@@ -153,6 +154,8 @@ impl<T: Send + Sync + 'static> Shelf<T> {
     fn changed(&self, key: &Key) {
         if let Some(place) = self.place(key) {
             place.changes.fetch_add(1, Ordering::AcqRel);
+            // What nobody may use takes up no room.
+            place.near.store(None);
         }
     }
 
@@ -277,6 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn the_table_has_no_more_room_than_the_cache_and_keeps_nothing_that_was_taken_out() {
+        let shelf = shelf(3);
+        assert_eq!(shelf.near.len(), 3);
+        let key = Key::of(1, 1);
+        shelf.put(key, entry(1));
+        assert_eq!(value(&shelf, key), Some(1));
+        assert!(shelf.take(&key));
+        assert!(shelf.near.iter().all(|place| place.near.load().is_none()));
+        assert_eq!(value(&shelf, key), None);
+    }
+
+    #[test]
     fn the_cache_hears_of_what_is_in_use_now_and_then() {
         let shelf = shelf(10);
         let key = Key::of(1, 1);
@@ -335,7 +350,7 @@ mod tests {
             ),
         ) {
             let (shelf, mut model) = (shelf(1000), HashMap::new());
-            let key = |number: u8| Key::of(number, u32::from(number) % 2 + PLACES as u32);
+            let key = |number: u8| Key::of(number, u32::from(number) % 2);
             for turn in turns {
                 match turn {
                     Turn::Put(number, value) => {
