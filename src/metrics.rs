@@ -1,5 +1,7 @@
 //! Every metric, one typed method each; labels come from closed lists only, never from a user, a room, a URL or an address.
 
+mod words;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::words::{InvalidationCause, LookupOutcome, RecordKind, RejectedCause, Stage, UpstreamError};
 use crate::model::{Decision, Door, Mode, Reason};
 
 /// From 10 µs, where a cached decision lies, to 10 s, where every deadline has passed.
@@ -17,128 +20,6 @@ const BUCKETS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
     2.5, 5.0, 10.0,
 ];
-
-/// What became of one need for a fact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LookupOutcome {
-    /// It was in the cache, young enough.
-    Hit,
-    /// It was looked up.
-    Miss,
-    /// Somebody else was already looking it up.
-    Coalesced,
-    /// The upstream refused the credential, now or a moment ago.
-    Refused,
-    /// The lookup failed, and an older fact within `max_stale` was used.
-    Stale,
-    /// The lookup failed.
-    Error,
-}
-
-/// Why facts were dropped before their time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InvalidationCause {
-    /// The upstream answered 401 to a forwarded request.
-    Unauthorized,
-    /// The admin listener was told to.
-    Admin,
-}
-
-/// What kind of audit record was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RecordKind {
-    /// A verdict.
-    Decision,
-    /// What became of a permitted request.
-    Outcome,
-    /// The process began.
-    Start,
-    /// The process ended.
-    Stop,
-    /// Rules were replaced, or not.
-    Reload,
-    /// Facts were dropped by an administrator.
-    Invalidate,
-    /// A torn end of the file was cut off.
-    Recovered,
-    /// Records could not be written.
-    Loss,
-}
-
-impl RecordKind {
-    /// The text in the record's `kind` and in the metric's label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Decision => "decision",
-            Self::Outcome => "outcome",
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Reload => "reload",
-            Self::Invalidate => "invalidate",
-            Self::Recovered => "recovered",
-            Self::Loss => "loss",
-        }
-    }
-}
-
-/// Why a connection or a request was turned away before any verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectedCause {
-    /// Too many connections in all.
-    Connections,
-    /// Too many connections of one address.
-    ConnectionsPerAddress,
-    /// The head did not arrive in time.
-    HeaderDeadline,
-    /// The head was too large.
-    HeaderTooLarge,
-    /// The head could not be read.
-    Malformed,
-    /// The TLS handshake failed.
-    Tls,
-}
-
-/// Whose fault a failed exchange with the upstream is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamError {
-    /// No connection, or none that TLS accepts.
-    Connect,
-    /// No answer in time.
-    Timeout,
-    /// The exchange broke off.
-    Broken,
-    /// The name has no address.
-    Resolve,
-}
-
-impl UpstreamError {
-    /// The text in the metric's label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Timeout => "timeout",
-            Self::Broken => "broken",
-            Self::Resolve => "resolve",
-        }
-    }
-}
-
-/// A stop of the walk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Finding the action and reading its parameters.
-    Match,
-    /// Looking up who asks and what is known of them.
-    Facts,
-    /// Asking the policies.
-    Decide,
-    /// Writing the audit record.
-    Record,
-    /// Waiting for the head of the upstream's answer.
-    Upstream,
-}
 
 /// The histogram of each stop, found once: every guarded request passes all of them.
 #[derive(Debug, Clone)]
@@ -539,55 +420,4 @@ fn added<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Resu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_action_keeps_counts_only_what_it_is_of() {
-        let (metrics, others, usual) = (Metrics::new().unwrap(), Metrics::new().unwrap(), Usual::default());
-        let by = |door| Labels { provider: "p", door, action: "a", usual: Some(&usual) };
-        for _ in 0..2 {
-            for (metrics, door, mode) in [
-                (&metrics, Door::Rest, Mode::Enforce),
-                (&metrics, Door::Rest, Mode::Observe),
-                (&metrics, Door::Ddp, Mode::Enforce),
-                (&others, Door::Rest, Mode::Enforce),
-            ] {
-                metrics.decision(by(door), Decision::Permit, None, mode);
-                metrics.decision(by(door), Decision::Deny, Some(Reason::PolicyDenied), mode);
-                metrics.request(by(door), 200, Duration::ZERO);
-                metrics.request(by(door), 404, Duration::ZERO);
-            }
-        }
-        let (page, others) = (metrics.page().unwrap(), others.page().unwrap());
-        let series = |page: &str, name: &str| page.lines().filter(|line| line.starts_with(name)).count();
-        for (of, door, mode, count) in
-            [(&page, "rest", "enforce", 2), (&page, "rest", "observe", 2), (&others, "rest", "enforce", 2)]
-        {
-            for (decision, reason) in [("permit", "none"), ("deny", "policy_denied")] {
-                let line = format!(
-                    r#"rolegate_decisions_total{{action="a",decision="{decision}",door="{door}",mode="{mode}",provider="p",reason="{reason}"}} {count}"#
-                );
-                assert!(of.contains(&line), "{line}\n{of}");
-            }
-        }
-        assert!(page.contains(r#"rolegate_requests_total{action="a",code="200",door="rest",provider="p"} 4"#), "{page}");
-        assert!(page.contains(r#"rolegate_requests_total{action="a",code="404",door="rest",provider="p"} 4"#));
-        assert!(page.contains(r#"rolegate_request_duration_seconds_count{action="a",provider="p"} 12"#));
-        assert_eq!((series(&page, "rolegate_decisions_total"), series(&others, "rolegate_decisions_total")), (6, 2));
-        assert_eq!((series(&page, "rolegate_requests_total"), series(&others, "rolegate_requests_total")), (4, 2));
-    }
-
-    #[test]
-    fn every_metric_name_is_registered_once() {
-        let metrics = Metrics::new().unwrap();
-        let labels = Labels { provider: "rocketchat", door: Door::Rest, action: "rooms.roles", usual: None };
-        metrics.decision(labels, Decision::Deny, Some(Reason::PolicyDenied), Mode::Enforce);
-        metrics.policy("a");
-        metrics.policy("b");
-        let page = metrics.page().unwrap();
-        assert!(page.contains(r#"rolegate_decisions_total{action="rooms.roles",decision="deny",door="rest",mode="enforce",provider="rocketchat",reason="policy_denied"} 1"#), "{page}");
-        assert!(page.contains(r#"rolegate_policy_info{revision="b"} 1"#));
-        assert!(!page.contains(r#"revision="a""#), "only the running revision is shown");
-    }
-}
+mod tests;

@@ -1,0 +1,123 @@
+//! The closed lists that labels come from.
+
+/// What became of one need for a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupOutcome {
+    /// It was in the cache, young enough.
+    Hit,
+    /// It was looked up.
+    Miss,
+    /// Somebody else was already looking it up.
+    Coalesced,
+    /// The upstream refused the credential, now or a moment ago.
+    Refused,
+    /// The lookup failed, and an older fact within `max_stale` was used.
+    Stale,
+    /// The lookup failed.
+    Error,
+}
+
+/// Why facts were dropped before their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidationCause {
+    /// The upstream answered 401 to a forwarded request.
+    Unauthorized,
+    /// The admin listener was told to.
+    Admin,
+}
+
+/// What kind of audit record was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// A verdict.
+    Decision,
+    /// What became of a permitted request.
+    Outcome,
+    /// The process began.
+    Start,
+    /// The process ended.
+    Stop,
+    /// Rules were replaced, or not.
+    Reload,
+    /// Facts were dropped by an administrator.
+    Invalidate,
+    /// A torn end of the file was cut off.
+    Recovered,
+    /// Records could not be written.
+    Loss,
+}
+
+impl RecordKind {
+    /// The text in the record's `kind` and in the metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decision => "decision",
+            Self::Outcome => "outcome",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reload => "reload",
+            Self::Invalidate => "invalidate",
+            Self::Recovered => "recovered",
+            Self::Loss => "loss",
+        }
+    }
+}
+
+/// Why a connection or a request was turned away before any verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectedCause {
+    /// Too many connections in all.
+    Connections,
+    /// Too many connections of one address.
+    ConnectionsPerAddress,
+    /// The head did not arrive in time.
+    HeaderDeadline,
+    /// The head was too large.
+    HeaderTooLarge,
+    /// The head could not be read.
+    Malformed,
+    /// The TLS handshake failed.
+    Tls,
+}
+
+/// Whose fault a failed exchange with the upstream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// No connection, or none that TLS accepts.
+    Connect,
+    /// No answer in time.
+    Timeout,
+    /// The exchange broke off.
+    Broken,
+    /// The name has no address.
+    Resolve,
+}
+
+impl UpstreamError {
+    /// The text in the metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+            Self::Resolve => "resolve",
+        }
+    }
+}
+
+/// A stop of the walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Finding the action and reading its parameters.
+    Match,
+    /// Looking up who asks and what is known of them.
+    Facts,
+    /// Asking the policies.
+    Decide,
+    /// Writing the audit record.
+    Record,
+    /// Waiting for the head of the upstream's answer.
+    Upstream,
+}
