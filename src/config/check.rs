@@ -29,7 +29,11 @@ pub(super) fn config(file: &str, text: &str, folder: Option<&Path>, flags: &Flag
         .networks
         .iter()
         .map(|(name, nets)| {
-            (name.clone(), nets.iter().filter_map(|net| check.parsed(net, "is no network such as `10.0.0.0/8`")).collect())
+            if nets.get_ref().is_empty() {
+                let message = format!("the network `{name}` holds no address: no client is ever in it");
+                check.fault(nets, message, Some("list its addresses, as [\"10.0.0.0/8\"], or take the line out"));
+            }
+            (name.clone(), nets.get_ref().iter().filter_map(|net| check.network(net)).collect())
         })
         .collect();
     let config = Config {
@@ -80,6 +84,32 @@ impl Check<'_> {
             self.fault(text, format!("`{}` {is_not}", text.get_ref()), None);
         }
         parsed
+    }
+
+    /// A network, or the network of one address. One that no client's address is in, or that holds more than is written, is a
+    /// fault: addresses are compared as what they are, and an IPv4-mapped one is an IPv4 address.
+    fn network(&mut self, text: &Spanned<String>) -> Option<IpNet> {
+        let written = text.get_ref();
+        let address = written.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        let net: IpNet = address.or_else(|| self.parsed(text, "is no network such as `10.0.0.0/8`, nor an address"))?;
+        let mapped = match net {
+            IpNet::V6(net) if net.prefix_len() >= 96 => net.addr().to_ipv4_mapped().zip(net.prefix_len().checked_sub(96)),
+            IpNet::V6(_) | IpNet::V4(_) => None,
+        };
+        if let Some((address, prefix)) = mapped {
+            let meant = IpNet::new(address.into(), prefix).unwrap_or(net).trunc();
+            let fault = format!("`{written}` holds no client's address: an IPv4-mapped address is compared as IPv4");
+            self.fault(text, fault, Some(&format!("write `{meant}`")));
+        } else if net != net.trunc() {
+            let fault = format!("`{written}` has bits set behind its prefix");
+            let alone = IpNet::from(net.addr());
+            self.fault(
+                text,
+                fault,
+                Some(&format!("write `{}` for the whole network, `{alone}` for the one address", net.trunc())),
+            );
+        }
+        Some(net)
     }
 
     fn duration(&mut self, text: Option<&Spanned<String>>, default: Duration) -> Duration {
@@ -155,14 +185,7 @@ impl Check<'_> {
         Listen {
             addresses,
             tls: raw.tls.as_ref().map(|tls| (self.path(&tls.get_ref().certificate), self.path(&tls.get_ref().key))),
-            trusted_proxies: raw
-                .trusted_proxies
-                .iter()
-                .filter_map(|net| {
-                    let address = net.get_ref().parse::<std::net::IpAddr>().ok().map(IpNet::from);
-                    address.or_else(|| self.parsed(net, "is no address or network"))
-                })
-                .collect(),
+            trusted_proxies: raw.trusted_proxies.iter().filter_map(|net| self.network(net)).collect(),
             threads: self.count(raw.threads.as_ref(), cores),
             drain: self.duration(raw.drain.as_ref(), Duration::from_secs(30)),
             fast_path: raw.fast_path.as_ref().is_none_or(|fast_path| *fast_path.get_ref()),

@@ -17,7 +17,7 @@ pub(super) struct ConfigFile {
     pub(super) facts: Facts,
     pub(super) audit: Audit,
     pub(super) limits: Limits,
-    pub(super) networks: BTreeMap<String, Vec<Spanned<String>>>,
+    pub(super) networks: BTreeMap<String, Spanned<Vec<Spanned<String>>>>,
     pub(super) traces: Traces,
 }
 

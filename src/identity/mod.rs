@@ -191,7 +191,13 @@ impl<A: Ask> Identity<A> {
     ///
     /// # Errors
     /// Every [`Failure`]; nothing else can be known about a caller without this.
-    pub async fn caller(&self, plan: &Arc<Plan>, credential: &Credential, client: IpAddr) -> Result<Known<Caller>, Failure> {
+    pub async fn caller(
+        &self,
+        plan: &Arc<Plan>,
+        credential: &Credential,
+        client: impl Into<Option<IpAddr>>,
+    ) -> Result<Known<Caller>, Failure> {
+        let client = self.inner.counted(credential, client.into());
         let need = Need {
             key: self.inner.keys.caller(plan, credential),
             provider: &plan.provider,
@@ -226,8 +232,9 @@ impl<A: Ask> Identity<A> {
         caller: &Arc<Caller>,
         credential: &Credential,
         inputs: &[(&str, &str)],
-        client: IpAddr,
+        client: impl Into<Option<IpAddr>>,
     ) -> Result<Known<Record>, Failure> {
+        let client = self.inner.counted(credential, client.into());
         let known = plan.fact(fact).ok_or_else(|| Failure::unavailable(format!("there is no fact `{fact}`")))?;
         let subject = &caller.subject;
         let need = Need {
@@ -268,8 +275,9 @@ impl<A: Ask> Identity<A> {
         plan: &Arc<Plan>,
         table: &str,
         credential: &Credential,
-        client: IpAddr,
+        client: impl Into<Option<IpAddr>>,
     ) -> Result<Known<Table>, Failure> {
+        let client = self.inner.counted(credential, client.into());
         let known = plan.table(table).ok_or_else(|| Failure::unavailable(format!("there is no table `{table}`")))?;
         let terms = self.inner.terms(known.ttl);
         let need = Need {
@@ -338,6 +346,12 @@ impl<A: Ask> Identity<A> {
 }
 
 impl<A: Ask> Inner<A> {
+    /// The address that a lookup counts for: a client whose address is not known has its caller's own, so that such clients do
+    /// not share one bound.
+    fn counted(&self, credential: &Credential, client: Option<IpAddr>) -> IpAddr {
+        client.unwrap_or_else(|| self.keys.address(credential))
+    }
+
     fn errand<'a>(&'a self, plan: &'a Plan, credential: &'a Credential, client: IpAddr) -> Errand<'a, A> {
         let address = match self.settings.lookup_address {
             LookupAddress::Caller => self.keys.address(credential),

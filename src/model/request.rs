@@ -28,8 +28,9 @@ pub struct RawRequest<'a> {
     pub body: Body,
     /// The content, where the walk asked for it and it was within its bound.
     pub content: Option<&'a [u8]>,
-    /// The address the connection came from, or the one a trusted proxy vouches for.
-    pub client: IpAddr,
+    /// The address the connection came from, or the one a trusted proxy vouches for; nothing when such a proxy wrote what is no
+    /// address.
+    pub client: Option<IpAddr>,
     /// A trusted proxy's id of the request, already checked for form.
     pub correlation: Option<String>,
 }

@@ -91,8 +91,9 @@ impl Site {
         Self(Arc::new(Parts { upstream, rules, guarded, networks, recent: subject::Recent::default(), names, revision }))
     }
 
-    fn networks_of(&self, client: std::net::IpAddr) -> Vec<String> {
-        let client = client.to_canonical();
+    /// The named networks that `client` is in: none when it is not known.
+    fn networks_of(&self, client: Option<std::net::IpAddr>) -> Vec<String> {
+        let Some(client) = client.map(|client| client.to_canonical()) else { return Vec::new() };
         let holds = |nets: &[ipnet::IpNet]| nets.iter().any(|net| net.contains(&client));
         self.networks.iter().filter(|(_, nets)| holds(nets)).map(|(name, _)| name.clone()).collect()
     }

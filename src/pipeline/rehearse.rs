@@ -72,7 +72,7 @@ pub fn evaluate_at(site: Site, method: &str, target: &str, known: &Known) -> Eva
         headers,
         body: known.content.as_ref().map_or(Body::Absent, |content| Body::Sized(content.len() as u64)),
         content: known.content.as_deref().map(str::as_bytes),
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         correlation: None,
     };
     evaluate_request(site, &raw, known)

@@ -192,7 +192,7 @@ async fn look_up<A: Ask>(
     caller: &Arc<Caller>,
     credential: &Credential,
     params: &Record,
-    client: IpAddr,
+    client: Option<IpAddr>,
 ) -> Result<FactKnown, Failure> {
     let mut inputs = Vec::new();
     for (input, param) in &fact.inputs {

@@ -54,7 +54,7 @@ pub struct Trail {
     pub(super) method: Cow<'static, str>,
     pub(super) target: String,
     pub(super) correlation: Option<String>,
-    pub(super) client: IpAddr,
+    pub(super) client: Option<IpAddr>,
     pub(super) action: Option<Arc<Action>>,
     /// The tunnel it came by, and the caller's id of the call: a refusal has the form of a call's answer.
     pub(super) tunnel: Option<(Arc<Tunnel>, String)>,
@@ -232,7 +232,10 @@ impl Trail {
             Some(params) => fields.field("params").object(|fields| params.write(fields)),
             None => fields.field("params").null(),
         }
-        fields.field("client").address(self.client);
+        match self.client {
+            Some(client) => fields.field("client").address(client),
+            None => fields.field("client").null(),
+        }
         if let Some(is_self) = self.is_self {
             fields.field("self").truth(is_self);
         }

@@ -138,7 +138,7 @@ mod tests {
             headers: vec![("content-type", kind.as_bytes())],
             body: Body::Sized(1),
             content: Some(content.as_bytes()),
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             correlation: None,
         })
     }

@@ -54,7 +54,7 @@ fn compare(bytes: &[u8], peer: IpAddr, trusted: &[IpNet], raw: &RawRequest<'_>, 
 fn ordered<'a>(raw: &'a RawRequest<'_>) -> (&'a str, &'a [u8], Option<&'a str>, Vec<(&'a str, &'a [u8])>, String) {
     let mut headers: Vec<(&str, &[u8])> = raw.headers.iter().map(|(name, value)| (*name, *value)).collect();
     headers.sort_by_key(|(name, _)| *name);
-    (raw.method, raw.target, raw.host, headers, format!("{:?} {} {:?}", raw.body, raw.client, raw.correlation))
+    (raw.method, raw.target, raw.host, headers, format!("{:?} {:?} {:?}", raw.body, raw.client, raw.correlation))
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ impl<'a> Arrival<'a> {
     }
 
     /// The request as the walk reads it, from where `client` and `correlation` say.
-    pub(super) fn raw(&self, client: IpAddr, correlation: Option<String>) -> RawRequest<'a> {
+    pub(super) fn raw(&self, client: Option<IpAddr>, correlation: Option<String>) -> RawRequest<'a> {
         let mut headers = Vec::with_capacity(self.head.fields.count());
         headers.extend(self.fields());
         RawRequest {

@@ -1,6 +1,6 @@
 //! Between the proxy engine's types and the walk's: heads in, heads out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::date::get_cached_date;
@@ -44,12 +44,15 @@ fn is_forwarding(name: &str) -> bool {
     )
 }
 
+/// What stands in `X-Forwarded-For` for an address that is not known (RFC 7239 §6.3 has the same word).
+const UNKNOWN: &str = "unknown";
+
 /// Where a request came from, as far as it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// The client's address.
-    pub(super) client: IpAddr,
-    /// The chain to send on: what a trusted proxy said, and the peer it said it from.
+    /// The client's address; nothing when a trusted proxy wrote what is no address.
+    pub(super) client: Option<IpAddr>,
+    /// The chain to send on: what a trusted proxy said, and the peer it said it from. It begins with the client, or `unknown`.
     pub(super) forwarded_for: String,
     /// `http` or `https`.
     pub(super) proto: &'static str,
@@ -58,9 +61,10 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// The client's address as it stands at the beginning of the chain.
-    fn client_text(&self) -> &str {
-        self.forwarded_for.split(',').next().unwrap_or_default()
+    /// The client's address as it stands at the beginning of the chain, if it is known. A server that is told none sees where
+    /// the connection comes from: that is true, and a proxy's address in the client's place is not.
+    fn client_text(&self) -> Option<&str> {
+        self.client.and_then(|_| self.forwarded_for.split(',').next())
     }
 }
 
@@ -70,13 +74,14 @@ pub(super) fn strangers(peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Option<Or
     let client = peer.to_canonical();
     let believed = trusted.iter().any(|net| net.contains(&client));
     let proto = if tls { "https" } else { "http" };
-    (!believed).then(|| Origin { client, forwarded_for: client.to_string(), proto, correlation: None })
+    (!believed).then(|| Origin { client: Some(client), forwarded_for: client.to_string(), proto, correlation: None })
 }
 
 /// Reads where a request came from: the peer's own address, unless the peer is a proxy that is trusted.
 ///
 /// Of `X-Forwarded-For` the rightmost address that is not itself a trusted proxy is the client; what stands left of it was
-/// written by the client and is worth nothing.
+/// written by the client and is worth nothing. Where that place holds no address the client is not known: the next one to the
+/// right is a proxy's, and stands in networks that the client is not in.
 #[must_use]
 pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Origin {
     if let Some(origin) = strangers(peer, tls, trusted) {
@@ -86,27 +91,38 @@ pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: I
     let trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let own = if tls { "https" } else { "http" };
     let mut chain = vec![peer];
-    let text = |value: &'a [u8]| std::str::from_utf8(value).ok();
-    let stated: Vec<&str> = fields("x-forwarded-for").into_iter().filter_map(text).collect();
-    for part in stated.iter().rev().flat_map(|value| value.split(',').rev()) {
-        let Ok(address) = part.trim().parse::<IpAddr>() else { break };
-        let address = address.to_canonical();
+    let mut client = Some(peer);
+    let stated = fields("x-forwarded-for");
+    for element in stated.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b',')) {
+        client = address(element);
+        let Some(address) = client else { break };
         chain.push(address);
         if !trusted(address) {
             break;
         }
     }
-    let client = chain.last().copied().unwrap_or(peer);
-    let forwarded_for = chain.iter().rev().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let unknown = client.is_none().then(|| UNKNOWN.to_owned());
+    let named = chain.iter().rev().map(ToString::to_string);
+    let forwarded_for = unknown.into_iter().chain(named).collect::<Vec<_>>().join(", ");
     let proto = match fields("x-forwarded-proto").first().copied() {
         Some(b"https") => "https",
         Some(b"http") => "http",
         _ => own,
     };
-    let id = fields("x-request-id").first().and_then(|value| text(value));
+    let id = fields("x-request-id").first().and_then(|value| str::from_utf8(value).ok());
     let well_formed =
         |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     Origin { client, forwarded_for, proto, correlation: id.filter(well_formed).map(ToOwned::to_owned) }
+}
+
+/// The address in one element of `X-Forwarded-For`: alone, in brackets, or with the port that some gateways write behind it
+/// (Azure's, IIS); an IPv4-mapped one is the IPv4 address in it.
+fn address(element: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(element.trim_ascii()).ok()?;
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let address = text.parse::<IpAddr>().ok();
+    let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.or_else(|| bracketed().map(IpAddr::from)).map(|address| address.to_canonical())
 }
 
 /// The request's head as the walk reads it; `bodiless` says that h2 ended the request with it.
@@ -220,7 +236,9 @@ pub(super) fn passed_bytes<'a>(
         put(b"Host", authority.as_bytes());
     }
     put(b"x-forwarded-for", origin.forwarded_for.as_bytes());
-    put(b"x-real-ip", origin.client_text().as_bytes());
+    if let Some(client) = origin.client_text() {
+        put(b"x-real-ip", client.as_bytes());
+    }
     put(b"x-forwarded-proto", origin.proto.as_bytes());
     bytes.extend_from_slice(b"\r\n");
     bytes
@@ -262,7 +280,9 @@ fn sent<'a, E>(
         put("content-length", content.len().to_string().as_bytes())?;
     }
     put("x-forwarded-for", origin.forwarded_for.as_bytes())?;
-    put("x-real-ip", origin.client_text().as_bytes())?;
+    if let Some(client) = origin.client_text() {
+        put("x-real-ip", client.as_bytes())?;
+    }
     put("x-forwarded-proto", origin.proto.as_bytes())?;
     if let Some(trace) = trace {
         put("traceparent", trace.traceparent().as_bytes())?;
@@ -281,7 +301,9 @@ pub(super) fn forwarding(head: &mut RequestHeader, origin: &Origin) -> pingora::
         head.remove_header(&name);
     }
     head.insert_header("x-forwarded-for", origin.forwarded_for.clone())?;
-    head.insert_header("x-real-ip", origin.client_text())?;
+    if let Some(client) = origin.client_text() {
+        head.insert_header("x-real-ip", client)?;
+    }
     head.insert_header("x-forwarded-proto", origin.proto)?;
     Ok(())
 }
@@ -346,4 +368,148 @@ pub(super) fn refusal(refusal: &Refusal, id: Option<&str>) -> pingora::Result<Re
         head.insert_header("x-request-id", id.to_owned())?;
     }
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+    fn trusted() -> Vec<IpNet> {
+        vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]
+    }
+
+    /// What is believed of a request from `PEER` with these lines of `X-Forwarded-For`.
+    fn read(lines: &[&[u8]]) -> Origin {
+        origin(|name| if name == "x-forwarded-for" { lines.to_vec() } else { Vec::new() }, PEER, false, &trusted())
+    }
+
+    #[test]
+    fn an_element_is_an_address_alone_in_brackets_or_with_a_port() {
+        for (text, expected) in [
+            ("203.0.113.7", "203.0.113.7"),
+            (" 203.0.113.7\t", "203.0.113.7"),
+            ("203.0.113.7:51234", "203.0.113.7"),
+            ("203.0.113.7:0", "203.0.113.7"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+            ("[::ffff:203.0.113.7]:80", "203.0.113.7"),
+        ] {
+            assert_eq!(address(text.as_bytes()), Some(expected.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "unknown",
+            "_hidden",
+            "203.0.113",
+            "203.0.113.7:",
+            "203.0.113.7:65536",
+            "203.0.113.7:http",
+            "203.0.113.07",
+            "203.0.113.7 10.0.0.1",
+            "[2001:db8::1",
+            "2001:db8::1]",
+            "[2001:db8::1]443",
+            "[203.0.113.7]",
+            "[203.0.113.7]:80",
+            "\"203.0.113.7\"",
+            "for=203.0.113.7",
+            "203.0.113.7/32",
+            "0x7f000001",
+            "2130706433",
+            "unix:",
+            "localhost",
+            "203.0.113.7;",
+            "fe80::1%eth0",
+            "203.0.113.7\u{a0}",
+        ] {
+            assert_eq!(address(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(address(b"203.0.113.7\xff"), None);
+    }
+
+    #[test]
+    fn what_is_no_address_hides_whoever_stands_left_of_it() {
+        for (lines, expected, sent) in [
+            (&[&b"198.51.100.1, \xff"[..]][..], None, "unknown, 10.0.0.1"),
+            (&[b"198.51.100.1", b""], None, "unknown, 10.0.0.1"),
+            (&[b"198.51.100.1,"], None, "unknown, 10.0.0.1"),
+            (&[b"198.51.100.1, unknown, 10.0.0.7"], None, "unknown, 10.0.0.7, 10.0.0.1"),
+            (&[b"unknown, 198.51.100.1:99"], Some("198.51.100.1"), "198.51.100.1, 10.0.0.1"),
+            (&[b"198.51.100.1, fd00::7, [fd00::8]:443"], Some("198.51.100.1"), "198.51.100.1, fd00::7, fd00::8, 10.0.0.1"),
+            (&[], Some("10.0.0.1"), "10.0.0.1"),
+        ] {
+            let read = read(lines);
+            assert_eq!(read.client, expected.map(|text| text.parse().unwrap()), "{lines:?}");
+            assert_eq!(read.forwarded_for, sent, "{lines:?}");
+            assert_eq!(read.client_text().map(str::parse::<IpAddr>), read.client.map(Ok), "{lines:?}");
+        }
+    }
+
+    /// An element as it is written, with the address that it means.
+    fn element() -> impl Strategy<Value = (String, Option<IpAddr>)> {
+        let v4 = prop_oneof![any::<u32>(), Just(0x0a00_0005), Just(0x0aff_0009)].prop_map(Ipv4Addr::from_bits);
+        let v6 = prop_oneof![any::<u128>(), (0..9_u128).prop_map(|low| 0xfd00 << 112 | low)].prop_map(Ipv6Addr::from_bits);
+        let known = (v4, v6, any::<u16>(), 0..7_u8).prop_map(|(v4, v6, port, form)| match form {
+            0 => (v4.to_string(), IpAddr::V4(v4)),
+            1 => (format!("{v4}:{port}"), v4.into()),
+            2 => (format!("::ffff:{v4}"), v4.into()),
+            3 => (format!("[::ffff:{v4}]:{port}"), v4.into()),
+            4 => (v6.to_string(), v6.into()),
+            5 => (format!("[{v6}]"), v6.into()),
+            _ => (format!("[{v6}]:{port}"), v6.into()),
+        });
+        let known = known.prop_map(|(text, address)| (text, Some(address.to_canonical())));
+        let unknown =
+            prop_oneof!["unknown", "_[a-z]{1,9}", "[a-z]{1,9}:[0-9]{1,3}", "", "[0-9]{1,3}([.][0-9]{1,3}){0,2}", "\"[^,]{0,9}"];
+        prop_oneof![4 => known, 1 => unknown.prop_map(|text| (text, None))]
+    }
+
+    proptest! {
+        #[test]
+        fn of_any_lines_the_client_is_the_rightmost_stranger_or_unknown(
+            elements in prop::collection::vec((element(), any::<bool>(), 0..3_usize), 0..7),
+        ) {
+            let mut lines = vec![String::new()];
+            for (index, ((text, _), new_line, spaces)) in elements.iter().enumerate() {
+                let line = if index > 0 && *new_line { lines.push(String::new()); lines.last_mut() } else { lines.last_mut() };
+                let line = line.unwrap();
+                if index > 0 && !new_line {
+                    line.push(',');
+                }
+                line.push_str(&" ".repeat(*spaces));
+                line.push_str(text);
+            }
+            let lines: Vec<&[u8]> = if elements.is_empty() { Vec::new() } else { lines.iter().map(|line| line.as_bytes()).collect() };
+            let read = read(&lines);
+
+            let trusted = trusted();
+            let inside = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+            let decisive = elements.iter().rev().map(|((_, address), ..)| *address);
+            let decisive: Vec<Option<IpAddr>> = decisive.collect();
+            let expected = match decisive.iter().position(|address| !address.as_ref().is_some_and(inside)) {
+                Some(at) => decisive[at],
+                None => decisive.last().copied().unwrap_or(Some(PEER)),
+            };
+            prop_assert_eq!(read.client, expected);
+            // A gate behind this one reads the same of what it is told.
+            let again = read_from(&read.forwarded_for);
+            prop_assert_eq!(again, expected);
+            let named = read.client_text().map(|text| text.parse::<IpAddr>().unwrap());
+            prop_assert_eq!(named, expected, "no other address is told as the client's");
+        }
+    }
+
+    /// The client of a request from this gate that is told `forwarded_for`; the next gate trusts this one.
+    fn read_from(forwarded_for: &str) -> Option<IpAddr> {
+        read(&[forwarded_for.as_bytes()]).client
+    }
 }

@@ -211,7 +211,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                     return;
                 }
                 Next::Refused(malformed) => {
-                    let answer = self.refuse(&malformed, peer);
+                    let answer = self.refuse(&malformed, origin.as_ref().and_then(|origin| origin.client));
                     self.dismiss(stream, &answer).await;
                     return;
                 }
@@ -309,8 +309,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         }
     }
 
-    /// Records a head that has no one reading; the answer in the provider's words.
-    fn refuse(&self, malformed: &Malformed, peer: SocketAddr) -> Vec<u8> {
+    /// Records a head that has no one reading; the answer in the provider's words. Of what a trusted proxy says in such a head
+    /// nothing is believed, and its own address is not the `client`'s.
+    fn refuse(&self, malformed: &Malformed, client: Option<IpAddr>) -> Vec<u8> {
         let (now, mut walked) = (Moment::now(), Walked::default());
         let cause = if malformed.too_large { RejectedCause::HeaderTooLarge } else { RejectedCause::Malformed };
         self.gate.metrics.rejected(cause);
@@ -323,7 +324,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             headers: Vec::new(),
             body: Body::Absent,
             content: None,
-            client: peer.ip().to_canonical(),
+            client,
             correlation: None,
         };
         let reason = Reason::FramingInvalid;

@@ -96,7 +96,7 @@ struct Exchange<'a> {
     allowed: Instant,
     request: Vec<u8>,
     head_only: bool,
-    client: IpAddr,
+    client: Option<IpAddr>,
 }
 
 /// What a client was sent.

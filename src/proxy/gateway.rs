@@ -194,12 +194,7 @@ impl ProxyHttp for Gateway {
             started: Instant::now(),
             index: 0,
             site: None,
-            origin: convert::Origin {
-                client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                forwarded_for: String::new(),
-                proto: "http",
-                correlation: None,
-            },
+            origin: convert::Origin { client: None, forwarded_for: String::new(), proto: "http", correlation: None },
             id: None,
             action: "none".to_owned(),
             door: Door::None,
@@ -223,8 +218,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        let peer =
-            session.client_addr().and_then(|address| address.as_inet()).map_or(exchange.origin.client, |address| address.ip());
+        let address = session.client_addr().and_then(|address| address.as_inet());
+        let peer = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let headers = &session.req_header().headers;
         let fields = |name| headers.get_all(name).iter().map(|value| value.as_bytes()).collect();

@@ -151,7 +151,7 @@ pub fn request<'a>(target: &'a str, token: &'a str) -> RawRequest<'a> {
         ],
         body: Body::Absent,
         content: None,
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         correlation: None,
     }
 }

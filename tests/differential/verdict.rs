@@ -53,7 +53,7 @@ impl Judge {
             headers,
             body: Body::Absent,
             content: None,
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             correlation: None,
         };
         Ok(match evaluate_request(site, &raw, &self.known) {

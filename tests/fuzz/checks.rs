@@ -77,7 +77,7 @@ fn request<'a>(method: &'a str, target: &'a [u8], headers: Vec<(&'a str, &'a [u8
         headers,
         body: Body::Absent,
         content: None,
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         correlation: None,
     }
 }

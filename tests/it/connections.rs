@@ -1,6 +1,6 @@
 //! Connections on both sides: TLS, h2, hosts, addresses, limits, drain.
 
-mod addresses;
+pub mod addresses;
 pub mod drain;
 mod limits;
 pub mod tls;

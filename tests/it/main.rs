@@ -16,6 +16,7 @@ mod differential;
 mod entrance;
 mod fast_path;
 mod fuzz_seeds;
+mod judging;
 mod lookups;
 mod operation;
 mod readme;

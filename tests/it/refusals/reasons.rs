@@ -288,7 +288,7 @@ async fn a_fault_of_rolegate_itself_is_a_500_with_a_record() {
         headers: vec![("x-auth-token", b"carol-token")],
         body: Body::Absent,
         content: None,
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         correlation: None,
     };
     let site = shared.first_site().unwrap();
