@@ -21,7 +21,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Exit {
     let ruleset = match args.policies.load() {
-        Ok(ruleset) => ruleset,
+        Ok((ruleset, _)) => ruleset,
         Err(faults) => return invalid(&faults, args.format),
     };
     match args.format {

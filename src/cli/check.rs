@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::output::{self, Format};
-use super::{Exit, invalid};
+use super::{Exit, given, invalid};
 use crate::config::{Config, Flags};
 use crate::model::{Fault, Faults, Place};
 use crate::pipeline::rehearse;
@@ -16,10 +16,10 @@ use crate::pipeline::rehearse;
     Exit codes: 0 no fault, 2 usage, 3 faults (each with file:line:column and, where it is known, a hint)")]
 pub(super) struct Args {
     /// The configuration file; only the policies are checked without
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = given::file())]
     config: Option<PathBuf>,
     /// A policy folder; the configuration's, or the built-in policies, without
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = given::folder())]
     policies: Option<PathBuf>,
     /// For whom to print
     #[arg(long, value_enum, default_value_t)]

@@ -56,7 +56,8 @@ async fn play(args: &Args) -> Result<Exit, String> {
     let stage = open().await?;
     let toured = tour(&stage, args.format).await?;
     ready(&stage, args);
-    if !args.once {
+    // Where nobody reads what it says (`| head`), it does not stay up.
+    if !args.once && !output::lost() {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

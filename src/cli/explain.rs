@@ -1,27 +1,31 @@
 //! `rolegate explain`: what the rules say to a request, and why, without any network.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::output::{self, Format, Paint};
 use super::{Exit, PolicyArgs, invalid};
+use crate::config::Upstream;
 use crate::model::Obligation;
-use crate::pipeline::{Denial, Evaluation, Permit, evaluate};
+use crate::pipeline::{Denial, Evaluation, Permit, Site, evaluate, evaluate_at};
 use crate::policy::{Effect, PolicyInfo};
-use crate::rules::{Known, Rules};
+use crate::rules::provider::nearest;
+use crate::rules::{Known, Rules, Ruleset};
 
 /// Explain the verdict on a request
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: rolegate explain --provider rocketchat --subject '{\"id\":\"u1\",\"roles\":[\"user\"]}' \\\n    \
     --facts '{\"room\":{\"member\":true}}' 'GET /api/v1/rooms.roles?rid=abc'\n\n\
-    Exit codes: 0 permitted or not judged, 2 usage, 3 policies invalid, 6 denied"
+    Exit codes: 0 permitted or not judged, 2 usage, 3 configuration or policies invalid, 6 denied"
 )]
 pub(super) struct Args {
     #[command(flatten)]
     policies: PolicyArgs,
-    /// The kind of upstream
+    /// The kind of upstream; without, the only one that the configuration or the policy folder has
     #[arg(long, value_name = "P")]
-    provider: String,
+    provider: Option<String>,
     /// Who asks: {"id", "name", "roles", "permissions"}; nobody is logged in without
     #[arg(long, value_name = "JSON", value_parser = json_of::<crate::rules::KnownSubject>)]
     subject: Option<crate::rules::KnownSubject>,
@@ -62,14 +66,17 @@ fn facts_of(text: &str) -> Result<Facts, String> {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let ruleset = match args.policies.load() {
-        Ok(ruleset) => ruleset,
+    let (ruleset, config) = match args.policies.load() {
+        Ok(loaded) => loaded,
         Err(faults) => return invalid(&faults, args.format),
     };
-    let Some(rules) = ruleset.provider(&args.provider) else {
-        let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
-        output::error(&format!("no provider `{}`; there are {}", args.provider, known.join(", ")));
-        return Exit::Failed;
+    let upstreams = config.as_ref().map(|config| config.upstreams.as_slice()).unwrap_or_default();
+    let rules = match rules(args.provider.as_deref(), &ruleset, upstreams) {
+        Ok(rules) => rules,
+        Err(why) => {
+            output::error(&why);
+            return Exit::Usage;
+        }
     };
     let (method, target) = &args.request;
     let known = Known {
@@ -79,7 +86,14 @@ pub(super) fn run(args: &Args) -> Exit {
         networks: args.network.clone(),
         content: args.content.clone(),
     };
-    let evaluation = evaluate(rules, method, target, &known);
+    let evaluation = match upstreams.iter().find(|upstream| upstream.provider == rules.provider.name) {
+        // Judged as that upstream's requests are: what is unlisted may be closed there, and its paths may have a prefix.
+        Some(upstream) => {
+            let networks = config.iter().flat_map(|config| config.networks.iter().cloned()).collect();
+            evaluate_at(Site::new(Arc::new(upstream.clone()), Arc::clone(rules), networks), method, target, &known)
+        }
+        None => evaluate(rules, method, target, &known),
+    };
     match args.format {
         Format::Human => human(rules, &evaluation),
         Format::Json => output::json(&as_json(rules, &evaluation)),
@@ -88,6 +102,26 @@ pub(super) fn run(args: &Args) -> Exit {
         Evaluation::Denial(_) => Exit::Denied,
         Evaluation::Open(_) | Evaluation::Permit(_) => Exit::Good,
     }
+}
+
+/// The rules of the provider `named`, or of the only one that can be meant.
+fn rules<'r>(named: Option<&str>, ruleset: &'r Ruleset, upstreams: &[Upstream]) -> Result<&'r Arc<Rules>, String> {
+    let all: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
+    let mut meant: Vec<&str> = upstreams.iter().map(|upstream| upstream.provider.as_str()).collect();
+    if meant.is_empty() {
+        meant.clone_from(&all);
+    }
+    meant.sort_unstable();
+    meant.dedup();
+    let name = match (named, meant.as_slice()) {
+        (Some(named), _) => named,
+        (None, [only]) => only,
+        (None, several) => return Err(format!("name one of {} with `--provider`", several.join(", "))),
+    };
+    ruleset.provider(name).ok_or_else(|| {
+        let hint = nearest(name, all.iter().copied()).map(|near| format!("\n  hint: did you mean `{near}`?"));
+        format!("no provider `{name}`; there are {}{}", all.join(", "), hint.unwrap_or_default())
+    })
 }
 
 fn human(rules: &Rules, evaluation: &Evaluation) {

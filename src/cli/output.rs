@@ -1,11 +1,16 @@
 //! How results are printed: for people, or as JSON.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use super::Exit;
 use crate::model::Faults;
+
+/// Why stdout takes no more; what was printed since then went nowhere.
+static LOST: OnceLock<io::Error> = OnceLock::new();
 
 /// For whom results are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -17,10 +22,38 @@ pub(super) enum Format {
     Json,
 }
 
-/// Prints a line to stdout. A reader that has seen enough (`| head`) ends the process quietly.
+/// Prints a line to stdout. A failure is kept for [`end`]; the verb goes on, so that its exit code is the one it has earned.
 pub(super) fn line(text: &str) {
-    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
-        std::process::exit(0);
+    if !lost() {
+        printed(writeln!(io::stdout().lock(), "{text}"));
+    }
+}
+
+/// Takes note of how printing to stdout went.
+pub(super) fn printed(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        // The first failure says why; the others follow from it.
+        let _ = LOST.set(error);
+    }
+}
+
+/// Whether stdout takes no more.
+pub(super) fn lost() -> bool {
+    LOST.get().is_some()
+}
+
+/// The exit of a verb that ended with `exit`, once all its output is written. A reader that has seen enough (`| head`) changes
+/// nothing; output that could not be written is a failure, and said so.
+pub(super) fn end(exit: Exit) -> Exit {
+    if !lost() {
+        printed(io::stdout().flush());
+    }
+    match LOST.get() {
+        Some(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+            error(&format!("the output could not be written: {cause}"));
+            if exit == Exit::Good { Exit::Failed } else { exit }
+        }
+        Some(_) | None => exit,
     }
 }
 
@@ -32,7 +65,7 @@ pub(super) fn json(value: &Value) {
 /// Prints to stderr.
 pub(super) fn error(text: &str) {
     // Nobody is left to tell when stderr itself is gone.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Faults as JSON.
@@ -53,7 +86,7 @@ pub(super) struct Paint(bool);
 impl Paint {
     pub(super) fn stdout() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self(wanted && std::io::stdout().is_terminal())
+        Self(wanted && io::stdout().is_terminal())
     }
 
     pub(super) fn good(self, text: &str) -> String {

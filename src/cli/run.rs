@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
-use super::{Exit, invalid};
+use super::{Exit, given, invalid};
 use crate::config::{Config, Flags};
 use crate::proxy::{Gate, Server, StartError};
 
@@ -21,7 +21,7 @@ use crate::proxy::{Gate, Server, StartError};
     Exit codes: 0 drained, 1 failed, 2 usage, 3 configuration or policies invalid, 74 audit log not writable")]
 pub(super) struct Args {
     /// The configuration file (`rolegate init` writes a commented one)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = given::file())]
     config: Option<PathBuf>,
     /// The kind of upstream
     #[arg(long, value_name = "P")]
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// A policy folder; the built-in policies without
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = given::folder())]
     policies: Option<PathBuf>,
 }
 

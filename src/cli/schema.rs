@@ -13,7 +13,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Exit {
     match args.policies.load() {
-        Ok(ruleset) => {
+        Ok((ruleset, _)) => {
             for rules in ruleset.providers() {
                 output::line(&format!("// {}", rules.provider.summary));
                 output::line(&rules.provider.domain(&[]).schema());

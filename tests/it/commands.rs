@@ -235,7 +235,8 @@ fn explain_tells_who_decided_what_is_sent_or_what_the_client_would_be_told() {
     explain(&["--subject", "{", ROOM], 2);
     explain(&["--subject", r#"{"identity":"u1"}"#, ROOM], 2);
     explain(&["/api/v1/rooms.roles?rid=abc"], 2);
-    let unknown = run(folder.path(), &["explain", "--provider", "rocketchta", ROOM], 1);
+    let unknown = run(folder.path(), &["explain", "--provider", "rocketchta", ROOM], 2);
+    assert!(unknown.err.contains("did you mean `rocketchat`?"), "{}", unknown.err);
     assert!(unknown.err.contains("there are docusign-rooms, matrix, rocketchat"), "{}", unknown.err);
 }
 
@@ -426,12 +427,14 @@ fn run_ends_at_once_with_the_code_for_what_is_wrong() {
     ];
     let with = |more: &[&'static str]| [&flags[..], more].concat();
     assert!(run(there, &["run"], 3).err.contains("names no `[[upstream]]`"));
-    assert!(run(there, &["run", "--config", "nowhere.toml"], 3).err.contains("nowhere.toml: No such file"));
+    assert!(
+        run(there, &["run", "--config", "nowhere.toml"], 2).err.contains("'nowhere.toml' for '--config <FILE>': No such file")
+    );
     assert!(run(there, &["run", "--provider", "rocketchat"], 3).err.contains("--upstream: is needed with `--provider`"));
     assert!(
         run(there, &["run", "--provider", "rocketchta", "--upstream", "http://h"], 3).err.contains("no provider `rocketchta`")
     );
-    assert!(run(there, &with(&["--policies", "nowhere"]), 3).err.contains("nowhere: No such file"));
+    assert!(run(there, &with(&["--policies", "nowhere"]), 2).err.contains("'nowhere' for '--policies <DIR>': No such file"));
     fs::write(there.join("durable.toml"), "[audit]\ndurability = \"durable\"\n").unwrap();
     let durable = run(there, &with(&["--config", "durable.toml"]), 3);
     assert!(durable.err.contains("durable.toml:2:14: `durability = \"durable\"` is not in this release"), "{}", durable.err);
@@ -489,7 +492,22 @@ fn the_version_names_a_revision_and_every_help_has_an_example() {
         let is_revision = revision.len() == 12 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
         assert!(is_revision || revision == "unknown revision", "{version}");
     }
-    let verbs = ["run", "demo", "check", "test", "explain", "audit", "audit verify", "actions", "schema", "init", "healthcheck"];
+    let verbs = [
+        "run",
+        "demo",
+        "check",
+        "test",
+        "explain",
+        "audit",
+        "audit verify",
+        "actions",
+        "schema",
+        "init",
+        "status",
+        "healthcheck",
+        "completions",
+        "man",
+    ];
     let all = run(folder.path(), &["--help"], 0).out;
     for verb in verbs {
         let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
@@ -512,7 +530,7 @@ fn a_wrong_use_exits_2_and_says_what_is_right() {
         &["check", "--format", "yaml"],
         &["healthcheck", "--admin", "nowhere"],
         &["init"],
-        &["explain", ROOM],
+        &["explain", "--provider", "rocketchat"],
     ] {
         let ended = run(folder.path(), wrong, 2);
         assert!(ended.err.contains("Usage: rolegate") || ended.err.contains("try '--help'"), "{wrong:?}: {}", ended.err);

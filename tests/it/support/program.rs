@@ -19,6 +19,10 @@ impl Program {
     pub fn new(args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rolegate"));
         command.args(args).env("NO_COLOR", "1").env_remove("RUST_LOG").stdin(Stdio::null());
+        // What the machine sets for a rolegate of its own is nothing to a story.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ROLEGATE_")) {
+            command.env_remove(name);
+        }
         Self(command)
     }
 

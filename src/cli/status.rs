@@ -1,0 +1,241 @@
+//! `rolegate status`: how a running rolegate is, for people.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::listener::ListenerArgs;
+use super::output::{self, Format, Paint};
+use super::{Exit, given, invalid};
+use crate::model::Secret;
+
+/// Show how a running rolegate is
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: rolegate status --config rolegate.toml\n\n\
+    Exit codes: 0 all is well, 1 no answer, or something needs attention (each such thing is named), 2 usage, 3 configuration invalid")]
+pub(super) struct Args {
+    #[command(flatten)]
+    listener: ListenerArgs,
+    /// The file with the admin listener's token, which is wanted on an address that is not loopback; the configuration's without
+    #[arg(long, value_name = "FILE", value_parser = given::file())]
+    token_file: Option<PathBuf>,
+    /// For whom to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    let mut listener = match args.listener.listener() {
+        Ok(listener) => listener,
+        Err(faults) => return invalid(&faults, args.format),
+    };
+    if let Some(path) = &args.token_file {
+        match std::fs::read_to_string(path) {
+            Ok(text) => listener.token = Some(Secret::new(text.trim())),
+            Err(error) => return failed(&format!("{}: {error}", path.display())),
+        }
+    }
+    let (ready, status) = match listener.get("/readyz").and_then(|ready| Ok((ready, listener.get("/status")?))) {
+        Ok(answers) => answers,
+        Err(why) => return failed(&why),
+    };
+    let address = &listener.address;
+    let told = match (status.status, serde_json::from_str::<Value>(&status.body)) {
+        (200, Ok(told)) if told.get("policy_revision").is_some() => told,
+        (200, _) => return failed(&format!("{address}: this is not the admin listener of a rolegate")),
+        (401, _) => return failed(&format!("{address}: the token is not the right one\n  hint: {TOKEN}")),
+        (404, _) => {
+            return failed(&format!("{address}: shows its status to nobody, or is not an admin listener\n  hint: {TOKEN}"));
+        }
+        (other, _) => return failed(&format!("{address}: answers {other}")),
+    };
+    let mut worries = Vec::new();
+    if ready.status != 200 {
+        worries.push(format!("it is not ready: {}", ready.body.trim().replace('\n', ", ")));
+    }
+    worries.extend(self::worries(&told));
+    match args.format {
+        Format::Json => output::json(&told),
+        Format::Human => {
+            human(&told, &address.to_string(), &worries).iter().for_each(|line| output::line(line));
+        }
+    }
+    if worries.is_empty() { Exit::Good } else { Exit::Failed }
+}
+
+/// What a listener beyond loopback wants.
+const TOKEN: &str = "beyond loopback it wants the token of `[admin] token_file`: give `--config FILE` or `--token-file FILE`";
+
+fn failed(why: &str) -> Exit {
+    output::error(why);
+    Exit::Failed
+}
+
+/// What somebody should look at.
+fn worries(told: &Value) -> Vec<String> {
+    let mut worries = Vec::new();
+    if told.pointer("/last_reload/succeeded") == Some(&Value::Bool(false)) {
+        worries.push("the last reload failed; the policies of before it run on".to_owned());
+    }
+    if told.pointer("/config/matches_disk") == Some(&Value::Bool(false)) {
+        worries.push(format!("{} differs from what runs; restart to use it", text(told, "/config/file")));
+    }
+    for server in servers(told).filter(|server| server.get("up") == Some(&Value::Bool(false))) {
+        worries.push(format!("{} does not answer: {}", text(server, "/url"), text(server, "/why")));
+    }
+    worries
+}
+
+/// Every server behind the gate.
+fn servers(told: &Value) -> impl Iterator<Item = &Value> {
+    let upstreams = told.get("upstreams").and_then(Value::as_array).into_iter().flatten();
+    upstreams.flat_map(|upstream| upstream.get("servers").and_then(Value::as_array).into_iter().flatten())
+}
+
+fn human(told: &Value, address: &str, worries: &[String]) -> Vec<String> {
+    let paint = Paint::stdout();
+    let mut rows = vec![row("rolegate", format!("{} at {address}", text(told, "/version")))];
+    let mode = match told.get("warning").and_then(Value::as_str) {
+        Some(warning) => paint.bad(warning),
+        None => text(told, "/mode"),
+    };
+    rows.push(row("mode", mode));
+    rows.push(row("policies", format!("revision {}", text(told, "/policy_revision"))));
+    let time = text(told, "/last_reload/time");
+    rows.push(row(
+        "read",
+        match told.pointer("/last_reload/error").and_then(Value::as_str) {
+            None => format!("{time}, without a fault"),
+            Some(error) => format!("{time}, {}: {}", paint.bad("REFUSED"), error.replace('\n', "\n            ")),
+        },
+    ));
+    for upstream in told.get("upstreams").and_then(Value::as_array).into_iter().flatten() {
+        rows.push(row(
+            "upstream",
+            format!(
+                "{} ({}, {}), {} known routes left open",
+                text(upstream, "/name"),
+                text(upstream, "/provider"),
+                text(upstream, "/mode"),
+                text(upstream, "/open_routes")
+            ),
+        ));
+        for server in upstream.get("servers").and_then(Value::as_array).into_iter().flatten() {
+            let state = match server.get("up").and_then(Value::as_bool) {
+                Some(true) => paint.good("up"),
+                Some(false) => format!("{}: {}", paint.bad("DOES NOT ANSWER"), text(server, "/why")),
+                None => "not asked yet".to_owned(),
+            };
+            rows.push(row("", format!("{} {state}, since {}", text(server, "/url"), text(server, "/since"))));
+        }
+        rows.push(row(
+            "",
+            format!(
+                "remembered: {} callers, {} facts, {} tables, {} refused credentials",
+                text(upstream, "/facts/callers"),
+                text(upstream, "/facts/facts"),
+                text(upstream, "/facts/tables"),
+                text(upstream, "/facts/refused")
+            ),
+        ));
+    }
+    let file = told.pointer("/audit/file").and_then(Value::as_str).unwrap_or("standard output");
+    rows.push(row(
+        "audit",
+        format!(
+            "record {} in {file}, {} bytes, {} failures",
+            text(told, "/audit/seq"),
+            text(told, "/audit/bytes"),
+            text(told, "/audit/failures")
+        ),
+    ));
+    rows.push(row("clients", format!("{} connections", text(told, "/connections"))));
+    rows.extend(worries.iter().map(|worry| row(&paint.bad("look at"), worry.clone())));
+    rows
+}
+
+/// A heading and what stands beside it.
+fn row(heading: &str, content: String) -> String {
+    // Colours take no room on a terminal.
+    let shown = heading.chars().count() - if heading.contains('\x1b') { 9 } else { 0 };
+    format!("{heading}{:room$}{content}", "", room = 10usize.saturating_sub(shown))
+}
+
+/// A value as people read it.
+fn text(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "-".to_owned(),
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told() -> Value {
+        json!({
+            "version": "0.1.0 (abc)", "mode": "enforce", "warning": null, "policy_revision": "90981126f0f2",
+            "last_reload": { "time": "2026-01-02T03:04:05Z", "succeeded": true, "error": null },
+            "config": { "file": "rolegate.toml", "matches_disk": true },
+            "upstreams": [{
+                "name": "chat.example.org", "provider": "rocketchat", "mode": "enforce", "open_routes": 200,
+                "facts": { "callers": 3, "facts": 4, "tables": 1, "refused": 0 },
+                "servers": [{ "url": "http://chat.internal:3000", "up": true, "since": "2026-01-02T03:04:05Z", "why": null }],
+            }],
+            "connections": 7, "audit": { "seq": 42, "file": "audit/audit.jsonl", "bytes": 1000, "failures": 0 },
+        })
+    }
+
+    #[test]
+    fn a_gate_that_is_well_is_told_in_a_few_lines() {
+        let told = told();
+        assert_eq!(worries(&told), Vec::<String>::new());
+        assert_eq!(
+            human(&told, "127.0.0.1:9901", &[]),
+            [
+                "rolegate  0.1.0 (abc) at 127.0.0.1:9901",
+                "mode      enforce",
+                "policies  revision 90981126f0f2",
+                "read      2026-01-02T03:04:05Z, without a fault",
+                "upstream  chat.example.org (rocketchat, enforce), 200 known routes left open",
+                "          http://chat.internal:3000 up, since 2026-01-02T03:04:05Z",
+                "          remembered: 3 callers, 4 facts, 1 tables, 0 refused credentials",
+                "audit     record 42 in audit/audit.jsonl, 1000 bytes, 0 failures",
+                "clients   7 connections",
+            ]
+        );
+    }
+
+    #[test]
+    fn whatever_needs_attention_is_named() {
+        let mut told = told();
+        told["last_reload"]["succeeded"] = json!(false);
+        told["last_reload"]["error"] = json!("policy.cedar:1:1: wrong\n  hint: mend it");
+        told["config"]["matches_disk"] = json!(false);
+        told["upstreams"][0]["servers"][0]["up"] = json!(false);
+        told["upstreams"][0]["servers"][0]["why"] = json!("connection refused");
+        told["warning"] = json!("NOTHING IS ENFORCED for chat.example.org");
+        let worries = worries(&told);
+        assert_eq!(
+            worries,
+            [
+                "the last reload failed; the policies of before it run on",
+                "rolegate.toml differs from what runs; restart to use it",
+                "http://chat.internal:3000 does not answer: connection refused",
+            ]
+        );
+        let shown = human(&told, "127.0.0.1:9901", &worries).join("\n");
+        for part in [
+            "mode      NOTHING IS ENFORCED",
+            "REFUSED: policy.cedar:1:1: wrong",
+            "DOES NOT ANSWER: connection refused",
+            "look at   rolegate.toml differs",
+        ] {
+            assert!(shown.contains(part), "nothing says `{part}`:\n{shown}");
+        }
+    }
+}
