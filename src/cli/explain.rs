@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::output::{self, Format, Paint};
 use super::{Exit, PolicyArgs, invalid};
 use crate::config::Upstream;
-use crate::model::Obligation;
-use crate::pipeline::{Denial, Evaluation, Permit, Site, evaluate, evaluate_at};
+use crate::model::{Fault, Faults, Obligation, Place};
+use crate::pipeline::{Denial, Evaluation, Permit, Site, Trail, evaluate, evaluate_at, rehearse};
 use crate::policy::{Effect, PolicyInfo};
-use crate::rules::provider::nearest;
+use crate::rules::provider::{nearest, with_suggestion};
+use crate::rules::stated::{self, Places, Stated, Wrong};
 use crate::rules::{Known, Rules, Ruleset};
 
 /// Explain the verdict on a request
@@ -29,7 +30,7 @@ pub(super) struct Args {
     /// Who asks: {"id", "name", "roles", "permissions"}; nobody is logged in without
     #[arg(long, value_name = "JSON", value_parser = json_of::<crate::rules::KnownSubject>)]
     subject: Option<crate::rules::KnownSubject>,
-    /// What is known: facts by name; what is not given is not known
+    /// What is known: facts by name; what the request could have and is not given is assumed, and told
     #[arg(long, value_name = "JSON", value_parser = facts_of)]
     facts: Option<Facts>,
     /// Values of `context.table`
@@ -52,8 +53,10 @@ pub(super) struct Args {
 /// Facts by name.
 type Facts = std::collections::BTreeMap<String, crate::model::Record>;
 
+/// A value in JSON, without a name that stands twice.
 fn json_of<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    let value = crate::rules::json::read(text.as_bytes())?;
+    serde_json::from_value(value).map_err(|error| with_suggestion(&error.to_string()))
 }
 
 fn request_of(text: &str) -> Result<(String, String), String> {
@@ -94,9 +97,17 @@ pub(super) fn run(args: &Args) -> Exit {
         }
         None => evaluate(rules, method, target, &known),
     };
+    let mut wrong = stated::unknown(&rules.provider, &rules.networks, &known);
+    wrong.extend(rehearse::impossible(&evaluation, &known));
+    if !wrong.is_empty() {
+        let mut faults = Faults::default();
+        wrong.into_iter().for_each(|wrong| faults.push(at_option(wrong)));
+        let _ = invalid(&faults, args.format);
+        return Exit::Usage;
+    }
     match args.format {
-        Format::Human => human(rules, &evaluation),
-        Format::Json => output::json(&as_json(rules, &evaluation)),
+        Format::Human => human(rules, &evaluation, &known),
+        Format::Json => output::json(&as_json(rules, &evaluation, &known)),
     }
     match evaluation {
         Evaluation::Denial(_) => Exit::Denied,
@@ -124,14 +135,14 @@ fn rules<'r>(named: Option<&str>, ruleset: &'r Ruleset, upstreams: &[Upstream]) 
     })
 }
 
-fn human(rules: &Rules, evaluation: &Evaluation) {
+fn human(rules: &Rules, evaluation: &Evaluation, known: &Known) {
     let paint = Paint::stdout();
     match evaluation {
         Evaluation::Open(open) => output::line(&format!("not judged: {}", open_text(*open))),
         Evaluation::Permit(permit) => {
             output::line(&format!("{} {}", paint.good("permit"), permit.trail().action()));
             permit.policies().iter().for_each(|policy| output::line(&format!("  by    {}", told(policy))));
-            facts(&permit.trail().context());
+            facts(rules, permit.trail(), known);
             permit.obligations().iter().for_each(|obligation| output::line(&format!("  with  {}", obligation_text(obligation))));
             output::line(&format!("  sends {} {}", permit.method(), permit.target()));
             permit.content().iter().for_each(|content| output::line(&format!("        {content}")));
@@ -139,7 +150,7 @@ fn human(rules: &Rules, evaluation: &Evaluation) {
         Evaluation::Denial(denial) => {
             output::line(&format!("{} {} ({})", paint.bad("deny"), denial.trail().action(), denial.reason()));
             output::line(&format!("  why   {}", denial.detail()));
-            facts(&denial.trail().context());
+            facts(rules, denial.trail(), known);
             for policy in could(rules, denial) {
                 output::line(&format!("  could {}", told(policy)));
             }
@@ -149,16 +160,52 @@ fn human(rules: &Rules, evaluation: &Evaluation) {
     }
 }
 
-fn facts(context: &Value) {
-    for (name, value) in context.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+/// Everything that was known, with what was not stated and therefore assumed.
+fn facts(rules: &Rules, trail: &Trail, known: &Known) {
+    for (name, value) in trail.context().as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         output::line(&format!("  knows {name} = {value}"));
+    }
+    let assumed: Vec<String> =
+        assumed(rules, trail, known).into_iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    if !assumed.is_empty() {
+        output::line(&format!("  assumes {}", assumed.join(", ")));
+    }
+    for name in trail.unknown() {
+        output::line(&format!("  lacks {name}: nothing is known of it"));
     }
 }
 
-fn as_json(rules: &Rules, evaluation: &Evaluation) -> Value {
+/// The values of facts that the policies read and nobody stated: what a server that knows nothing would leave them at.
+fn assumed(rules: &Rules, trail: &Trail, known: &Known) -> Map<String, Value> {
+    let context = trail.context();
+    let facts = context.as_object().into_iter().flatten().filter(|(name, _)| rules.provider.plan.fact(name).is_some());
+    let mut assumed = Map::new();
+    for (fact, values) in facts {
+        let stated = known.facts.get(fact);
+        for (name, value) in values.as_object().into_iter().flatten() {
+            if stated.is_none_or(|stated| stated.value(name).is_none()) {
+                assumed.insert(format!("{fact}.{name}"), value.clone());
+            }
+        }
+    }
+    assumed
+}
+
+/// A wrong statement, laid to the option that made it.
+fn at_option(wrong: Wrong) -> Fault {
+    let option = match wrong.stated {
+        Stated::Role(_) | Stated::Permission(_) => "--subject",
+        Stated::Fact(_) | Stated::Field(..) => "--facts",
+        Stated::Table(_) => "--table",
+        Stated::Network(_) => "--network",
+    };
+    wrong.fault(&Places::new(), &Place::file(option))
+}
+
+fn as_json(rules: &Rules, evaluation: &Evaluation, known: &Known) -> Value {
     match evaluation {
         Evaluation::Open(open) => json!({ "decision": null, "open": open_text(*open) }),
-        Evaluation::Permit(permit) => permit_json(permit),
+        Evaluation::Permit(permit) => permit_json(rules, permit, known),
         Evaluation::Denial(denial) => {
             let refusal = denial.refusal();
             json!({
@@ -169,18 +216,22 @@ fn as_json(rules: &Rules, evaluation: &Evaluation) -> Value {
                 "policies": denial.policies().iter().map(|policy| policy_json(policy)).collect::<Vec<_>>(),
                 "could": could(rules, denial).map(policy_json).collect::<Vec<_>>(),
                 "context": denial.trail().context(),
+                "assumed": assumed(rules, denial.trail(), known),
+                "not_known": denial.trail().unknown().collect::<Vec<_>>(),
                 "tells": { "status": refusal.status, "body": refusal.body },
             })
         }
     }
 }
 
-fn permit_json(permit: &Permit) -> Value {
+fn permit_json(rules: &Rules, permit: &Permit, known: &Known) -> Value {
     json!({
         "decision": "permit",
         "action": permit.trail().action(),
         "policies": permit.policies().iter().map(|policy| policy_json(policy)).collect::<Vec<_>>(),
         "context": permit.trail().context(),
+        "assumed": assumed(rules, permit.trail(), known),
+        "not_known": permit.trail().unknown().collect::<Vec<_>>(),
         "obligations": permit.obligations().iter().map(obligation_text).collect::<Vec<_>>(),
         "sends": format!("{} {}", permit.method(), permit.target()),
         "content": permit.content(),

@@ -36,11 +36,15 @@ pub(super) fn run(args: &Args) -> Exit {
         for failure in &rehearsal.failures {
             match args.format {
                 Format::Human => {
-                    output::line(&format!("{} {}: {}\n  {}", paint.bad("failed"), failure.place, failure.case, failure.why))
+                    output::line(&format!("{} {}: {}\n  {}", paint.bad("failed"), failure.place, failure.case, failure.why));
+                    failure.hint.iter().for_each(|hint| output::line(&format!("  hint: {hint}")));
                 }
-                Format::Json => {
-                    results.push(json!({ "case": failure.case, "place": failure.place.to_string(), "why": failure.why }))
-                }
+                Format::Json => results.push(json!({
+                    "case": failure.case,
+                    "place": failure.place.to_string(),
+                    "why": failure.why,
+                    "hint": failure.hint,
+                })),
             }
         }
         if args.format == Format::Human && args.filter.is_empty() {

@@ -8,7 +8,8 @@ use super::trail::Trail;
 use super::verdict::{Denial, Permit};
 use super::{Moment, Open, Site};
 use crate::config::{Origin, Upstream};
-use crate::model::{Body, RawRequest, Reason};
+use crate::model::{Body, Fault, Faults, RawRequest, Reason};
+use crate::rules::stated::{self, Wrong};
 use crate::rules::{Case, Expect, Known, Rules, Ruleset};
 
 /// What the rules say to a request.
@@ -29,8 +30,10 @@ pub struct Failure {
     pub case: String,
     /// Where it stands.
     pub place: crate::model::Place,
-    /// Expected and found.
+    /// Expected and found, or what it states and cannot have.
     pub why: String,
+    /// What to do about it, when that is known.
+    pub hint: Option<String>,
 }
 
 /// How the cases of a set of rules came out.
@@ -107,21 +110,38 @@ pub fn rehearse(rules: &Arc<Rules>, filter: &str) -> Rehearsal {
             Evaluation::Open(_) => &[],
         };
         tried.extend(policies.iter().map(|policy| policy.id.clone()));
-        if let Some(why) = differs(case, &evaluation) {
-            rehearsal.failures.push(Failure { case: case.name.clone(), place: case.place.clone(), why });
-        }
+        let failure =
+            |fault: Fault| Failure { case: case.name.clone(), place: fault.place, why: fault.message, hint: fault.hint };
+        let impossible = impossible(&evaluation, &case.known);
+        // What comes of a statement that is never used says nothing.
+        let differs = impossible.is_empty().then(|| differs(case, &evaluation)).flatten();
+        let stated = impossible.into_iter().map(|wrong| wrong.fault(&case.places, &case.place));
+        rehearsal.failures.extend(stated.chain(differs.map(|why| Fault::new(case.place.clone(), why))).map(failure));
     }
     let untried = rules.engine.policies().filter(|policy| !tried.contains(&policy.id));
     rehearsal.untried = untried.map(|policy| format!("{} ({}:{})", policy.id, policy.file, policy.line)).collect();
     rehearsal
 }
 
+/// What `known` states and the evaluated request cannot have, as far as it was read.
+#[must_use]
+pub fn impossible(evaluation: &Evaluation, known: &Known) -> Vec<Wrong> {
+    let trail = match evaluation {
+        Evaluation::Open(_) => return Vec::new(),
+        Evaluation::Permit(permit) => permit.trail(),
+        Evaluation::Denial(denial) => denial.trail(),
+    };
+    let Some(action) = &trail.action else { return Vec::new() };
+    stated::impossible(&trail.site.rules.provider, action, trail.params.as_deref(), known)
+}
+
 /// Runs every case of every provider; the failures, as faults with their places.
 #[must_use]
-pub fn failing(ruleset: &Ruleset) -> crate::model::Faults {
-    let mut faults = crate::model::Faults::default();
+pub fn failing(ruleset: &Ruleset) -> Faults {
+    let mut faults = Faults::default();
     for failure in ruleset.providers().flat_map(|rules| rehearse(rules, "").failures) {
-        faults.push(crate::model::Fault::new(failure.place, format!("the case `{}` fails: {}", failure.case, failure.why)));
+        let message = format!("the case `{}` fails: {}", failure.case, failure.why);
+        faults.push(Fault { hint: failure.hint, ..Fault::new(failure.place, message) });
     }
     faults
 }

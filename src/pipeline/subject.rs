@@ -18,10 +18,8 @@ use crate::model::{Credential, Reason, Record, Resource, Value};
 use crate::policy::{Principal, Standing};
 use crate::rules::provider::{FactUse, Own, ResourceId};
 use crate::rules::router::Pattern;
+use crate::rules::stated::PERMISSIONS;
 use crate::rules::{Action, Known};
-
-/// The table whose rows give permissions to roles.
-const PERMISSIONS: &str = "permissions";
 
 /// A request whose caller is known, with every fact that the action's policies read. Made from a [`ValidatedRequest`] only.
 #[derive(Debug)]
@@ -93,18 +91,24 @@ impl ValidatedRequest {
         let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
         if reads.table {
             for table_use in &action.tables {
+                let Some(key) = params.value(&table_use.key) else {
+                    trail.unknown.push(table_use.table.clone());
+                    continue;
+                };
                 let table = match identity.table(plan, &table_use.table, &credential, client).await {
                     Ok(table) => trail.table(&table_use.table, table),
                     Err(failure) => return Err(trail.failed(&failure)),
                 };
-                let key = params.value(&table_use.key).map(ToString::to_string).unwrap_or_default();
-                let value = table.values(&key).first().cloned().unwrap_or_default();
-                trail.table.set(&table_use.attribute, Value::Text(value));
+                match table.values(&key.to_string()).first() {
+                    Some(value) => trail.table.set(&table_use.attribute, Value::Text(value.clone())),
+                    None => trail.unknown.push(table_use.table.clone()),
+                }
             }
         }
         for fact in needed(&action, &reads.facts) {
             match look_up(identity, &trail, fact, &caller.value, &credential, &params, client).await {
-                Ok(known) => trail.facts.push(known),
+                Ok(Some(known)) => trail.facts.push(known),
+                Ok(None) => trail.unknown.push(fact.name.clone()),
                 Err(failure) => return Err(trail.failed(&failure)),
             }
         }
@@ -113,7 +117,8 @@ impl ValidatedRequest {
         Ok(IdentifiedRequest { trail, action, door, method, params, credential, call, principal })
     }
 
-    /// Takes everything from `known`; what is not given there is as if nothing were known.
+    /// Takes everything from `known`; a fact that is not given there and that the request could have is as if the server knew
+    /// nothing.
     ///
     /// # Errors
     /// A denial when nobody is logged in.
@@ -128,6 +133,10 @@ impl ValidatedRequest {
         let nothing = crate::policy::Reads::default();
         let reads = rules.engine.reads(&action.id).unwrap_or(&nothing);
         for fact in needed(&action, &reads.facts) {
+            if fact.inputs.iter().any(|(_, param)| params.value(param).is_none()) {
+                trail.unknown.push(fact.name.clone());
+                continue;
+            }
             let mut record = unknown(&trail, &fact.name);
             for (name, value) in known.facts.get(&fact.name).into_iter().flat_map(Record::iter) {
                 record.set(name, value.clone());
@@ -141,8 +150,10 @@ impl ValidatedRequest {
         }
         if reads.table {
             for table_use in &action.tables {
-                let value = known.table.value(&table_use.attribute).cloned().unwrap_or(Value::Text(String::new()));
-                trail.table.set(&table_use.attribute, value);
+                match known.table.value(&table_use.attribute).filter(|_| params.value(&table_use.key).is_some()) {
+                    Some(value) => trail.table.set(&table_use.attribute, value.clone()),
+                    None => trail.unknown.push(table_use.table.clone()),
+                }
             }
         }
         trail.networks = known.networks.clone();
@@ -185,6 +196,7 @@ fn needed<'a>(action: &'a Action, reads: &'a BTreeSet<String>) -> impl Iterator<
     action.facts.iter().filter(|fact| reads.contains(&fact.name))
 }
 
+/// The fact, unless one of its parameters was not given.
 async fn look_up<A: Ask>(
     identity: &Identity<A>,
     trail: &Trail,
@@ -193,22 +205,19 @@ async fn look_up<A: Ask>(
     credential: &Credential,
     params: &Record,
     client: Option<IpAddr>,
-) -> Result<FactKnown, Failure> {
+) -> Result<Option<FactKnown>, Failure> {
     let mut inputs = Vec::new();
     for (input, param) in &fact.inputs {
         match params.value(param) {
             Some(value) => inputs.push((input.as_str(), value.to_string())),
-            // An optional parameter that was not given: there is nothing to know.
-            None => {
-                let record = Arc::new(unknown(trail, &fact.name));
-                return Ok(FactKnown { name: fact.name.clone(), record, age: Default::default(), stale: false });
-            }
+            // An optional parameter that was not given: there is nothing to ask about.
+            None => return Ok(None),
         }
     }
     let inputs: Vec<(&str, &str)> = inputs.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let plan = &trail.site.rules.provider.plan;
     let known = identity.fact(plan, &fact.name, caller, credential, &inputs, client).await?;
-    Ok(FactKnown { name: fact.name.clone(), record: known.value, age: known.age, stale: known.stale })
+    Ok(Some(FactKnown { name: fact.name.clone(), record: known.value, age: known.age, stale: known.stale }))
 }
 
 /// A fact of which nothing is known: every output has its default.

@@ -65,6 +65,8 @@ pub struct Trail {
     /// Tables past their time that stood in for a failed lookup, with their age.
     pub(super) stale_tables: Vec<(String, Duration)>,
     pub(super) facts: Vec<FactKnown>,
+    /// Facts and tables of which nothing is known: the parameter was not given, or the table has no such row.
+    pub(super) unknown: Vec<String>,
     pub(super) networks: Vec<String>,
     pub(super) is_self: Option<bool>,
     pub(super) table: Record,
@@ -99,6 +101,7 @@ impl Trail {
             caller_age: None,
             stale_tables: Vec::new(),
             facts: Vec::new(),
+            unknown: Vec::new(),
             networks: Vec::new(),
             is_self: None,
             table: Record::default(),
@@ -164,6 +167,11 @@ impl Trail {
         });
         // What was written as JSON can be read as such.
         known.map(serde_json::Value::Object).unwrap_or_default()
+    }
+
+    /// The facts and tables that the policies read and of which nothing was known.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        self.unknown.iter().map(String::as_str)
     }
 
     /// When its walk began.
@@ -250,7 +258,7 @@ impl Trail {
         }
     }
 
-    /// How old each fact was.
+    /// How old each fact was; null where nothing was known.
     fn write_ages(&self, fields: &mut Object<'_>) {
         let mut write = |name: &str, age: Duration, stale: Option<bool>| {
             fields.entry(name).object(|fields| {
@@ -268,6 +276,9 @@ impl Trail {
         }
         for fact in &self.facts {
             write(&fact.name, fact.age, Some(fact.stale));
+        }
+        for name in &self.unknown {
+            fields.entry(name).null();
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use crate::model::Value;
 use crate::policy::answer::{Answer, Effect, PolicyInfo};
-use crate::policy::domain::{ActionShape, Field};
+use crate::policy::domain::{ActionShape, FactShape, Field};
 use crate::policy::engine::Query;
 
 /// How deep terms may nest: they are evaluated by recursion, on the stack of whoever asks.
@@ -74,6 +74,10 @@ enum Term {
     Read(Place),
     /// Whether one stands there.
     Has(Place),
+    /// Whether the fact of this name is known.
+    Known(String),
+    /// Whether one stands there in a fact of this name; to ask what is in a fact that is not known is an error.
+    HasWithin(String, Place),
     /// Whether the caller has the role or permission of this number.
     Holds(u32),
     /// Whether the caller has this id.
@@ -351,8 +355,12 @@ impl Reader<'_> {
         match key {
             "params" => Some(&self.shape.params),
             "table" if !self.shape.table.is_empty() => Some(&self.shape.table),
-            _ => self.shape.facts.iter().find(|(fact, _)| fact == key).map(|(_, fields)| fields.as_slice()),
+            _ => self.fact(key).map(|fact| fact.fields.as_slice()),
         }
+    }
+
+    fn fact(&self, name: &str) -> Option<&FactShape> {
+        self.shape.facts.iter().find(|fact| fact.name == name)
     }
 
     /// `context has key`, `context has key.name` and `context.key has name`.
@@ -365,6 +373,9 @@ impl Reader<'_> {
         };
         let (key, name) = match (path.as_slice(), left.get(".")) {
             ([key], None) if is_context(left) => {
+                if self.fact(key).is_some_and(|fact| !fact.required) {
+                    return Some(Term::Known((*key).to_owned()));
+                }
                 let known = matches!(*key, "params" | "networks")
                     || (*key == "self" && self.shape.has_self)
                     || self.fields(key).is_some();
@@ -375,6 +386,10 @@ impl Reader<'_> {
                 let key = outer.get("attr")?.as_str()?;
                 // To ask what is in nothing is an error.
                 self.fields(key)?;
+                if self.fact(key).is_some_and(|fact| !fact.required) {
+                    let place = self.below(key, name)?;
+                    return Some(Term::HasWithin(key.to_owned(), place));
+                }
                 (key, *name)
             }
             _ => return None,
@@ -418,6 +433,8 @@ impl Term {
             Self::Literal(value) => return Some(Seen::of(value)),
             Self::Read(place) => return place.seen(query),
             Self::Has(place) => place.seen(query).is_some(),
+            Self::Known(fact) => is_known(fact, query),
+            Self::HasWithin(fact, place) => is_known(fact, query).then(|| place.seen(query).is_some())?,
             Self::Holds(number) => query.principal.holds(*number),
             Self::IsCaller(id) => query.principal.id() == id,
             Self::IsResource(id) => query.resource.id == *id,
@@ -519,6 +536,10 @@ impl Comparison {
     fn is_equality(self) -> bool {
         matches!(self, Self::Equal | Self::Unequal)
     }
+}
+
+fn is_known(fact: &str, query: &Query<'_>) -> bool {
+    query.facts.iter().any(|(known, _)| *known == fact)
 }
 
 impl Place {

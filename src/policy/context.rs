@@ -6,7 +6,7 @@ use cedar_policy::{Context, RestrictedExpression};
 
 use crate::model::{Record, Value};
 use crate::policy::condition::Looks;
-use crate::policy::domain::{ActionShape, Field};
+use crate::policy::domain::{ActionShape, FactShape, Field};
 use crate::policy::engine::Query;
 
 /// Which parts of the context the policies of an action read; the rest need not be looked up.
@@ -39,7 +39,7 @@ impl Reads {
     /// Adds what one more policy looks at, as far as the action has it.
     pub(super) fn add(&mut self, looks: &Looks, shape: &ActionShape) {
         let reads = |key: &str| looks.whole_context || looks.keys.contains(key);
-        self.facts.extend(shape.facts.iter().map(|(fact, _)| fact).filter(|fact| reads(fact)).cloned());
+        self.facts.extend(shape.facts.iter().map(|fact| &fact.name).filter(|fact| reads(fact)).cloned());
         self.params |= reads("params");
         self.networks |= reads("networks");
         self.table |= !shape.table.is_empty() && reads("table");
@@ -56,9 +56,9 @@ pub(super) fn build(query: &Query<'_>, shape: &ActionShape, reads: &Reads) -> Re
     if reads.params {
         pairs.push(("params".to_owned(), record("params", &shape.params, query.params)?));
     }
-    for (fact, fields) in shape.facts.iter().filter(|(fact, _)| reads.facts.contains(fact)) {
-        let known = query.facts.iter().find(|(name, _)| name == fact).ok_or_else(|| ContextError::Absent(fact.clone()))?;
-        pairs.push((fact.clone(), record(fact, fields, known.1)?));
+    for (fact, known) in known(query, shape, reads) {
+        let known = known.ok_or_else(|| ContextError::Absent(fact.name.clone()))?;
+        pairs.push((fact.name.clone(), record(&fact.name, &fact.fields, known)?));
     }
     if reads.is_self {
         let is_self = query.is_self.ok_or_else(|| ContextError::Absent("self".to_owned()))?;
@@ -79,9 +79,9 @@ pub(super) fn check(query: &Query<'_>, shape: &ActionShape, reads: &Reads) -> Re
     if reads.params {
         record("params", &shape.params, query.params)?;
     }
-    for (fact, fields) in shape.facts.iter().filter(|(fact, _)| reads.facts.contains(fact)) {
-        let known = query.facts.iter().find(|(name, _)| name == fact).ok_or_else(|| ContextError::Absent(fact.clone()))?;
-        record(fact, fields, known.1)?;
+    for (fact, known) in known(query, shape, reads) {
+        let known = known.ok_or_else(|| ContextError::Absent(fact.name.clone()))?;
+        record(&fact.name, &fact.fields, known)?;
     }
     if reads.is_self && query.is_self.is_none() {
         return Err(ContextError::Absent("self".to_owned()));
@@ -90,6 +90,18 @@ pub(super) fn check(query: &Query<'_>, shape: &ActionShape, reads: &Reads) -> Re
         record("table", &shape.table, query.table)?;
     }
     Ok(())
+}
+
+/// The facts that `reads` names, each with what is known; one that need not be known and is not stays out.
+fn known<'a>(
+    query: &'a Query<'_>,
+    shape: &'a ActionShape,
+    reads: &'a Reads,
+) -> impl Iterator<Item = (&'a FactShape, Option<&'a Record>)> {
+    shape.facts.iter().filter(|fact| reads.facts.contains(&fact.name)).filter_map(|fact| {
+        let known = query.facts.iter().find(|(name, _)| *name == fact.name).map(|(_, record)| *record);
+        (fact.required || known.is_some()).then_some((fact, known))
+    })
 }
 
 /// The declared values of a record; values that nobody declared stay out.

@@ -43,7 +43,7 @@ pub struct ActionShape {
     /// Whether it knows if the resource is the caller itself, as `context.self`.
     pub has_self: bool,
     /// What is looked up about the caller, as `context.<fact>.<attribute>`.
-    pub facts: Vec<(String, Vec<Field>)>,
+    pub facts: Vec<FactShape>,
     /// What is looked up once per upstream, as `context.table.<name>`; the key is there only when this is not empty.
     pub table: Vec<Field>,
 }
@@ -51,7 +51,7 @@ pub struct ActionShape {
 impl ActionShape {
     /// The keys of the context and, below `key`, the attributes; nothing when there is no such key.
     pub(super) fn attributes(&self, key: Option<&str>) -> Vec<&str> {
-        let facts = || self.facts.iter().map(|(fact, fields)| (fact.as_str(), fields));
+        let facts = || self.facts.iter().map(|fact| (fact.name.as_str(), &fact.fields));
         let table = (!self.table.is_empty()).then_some(("table", &self.table));
         let mut records = facts().chain(table).chain([("params", &self.params)]);
         match key {
@@ -62,6 +62,17 @@ impl ActionShape {
             }
         }
     }
+}
+
+/// What is looked up about the caller under one name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FactShape {
+    /// Its name.
+    pub name: String,
+    /// Its values.
+    pub fields: Vec<Field>,
+    /// Whether it is always looked up; a policy must test one that is not with `has` before it reads it.
+    pub required: bool,
 }
 
 /// One named value.
@@ -96,8 +107,8 @@ impl Domain {
             writeln!(text, "\n  action {:?} appliesTo {{", action.name)?;
             writeln!(text, "    principal: [User],\n    resource: [{}],\n    context: {{", action.resource)?;
             writeln!(text, "      params: {},", record(&action.params))?;
-            for (fact, fields) in &action.facts {
-                writeln!(text, "      {}: {},", attribute(fact), record(fields))?;
+            for FactShape { name, fields, required } in &action.facts {
+                writeln!(text, "      {}{}: {},", attribute(name), optional(*required), record(fields))?;
             }
             if action.has_self {
                 writeln!(text, "      self: Bool,")?;
@@ -124,13 +135,13 @@ impl Domain {
                 fault(format!("action `{name}`: `{}` is not a resource type", action.resource));
             }
             let mut keys = BTreeSet::from(RESERVED_KEYS);
-            for (fact, _) in &action.facts {
+            for fact in action.facts.iter().map(|fact| fact.name.as_str()) {
                 if !keys.insert(fact) {
-                    let why = if RESERVED_KEYS.contains(&fact.as_str()) { "is reserved" } else { "is declared twice" };
+                    let why = if RESERVED_KEYS.contains(&fact) { "is reserved" } else { "is declared twice" };
                     fault(format!("action `{name}`: the fact name `{fact}` {why}"));
                 }
             }
-            for fields in action.facts.iter().map(|(_, fields)| fields).chain([&action.params, &action.table]) {
+            for fields in action.facts.iter().map(|fact| &fact.fields).chain([&action.params, &action.table]) {
                 let mut names = BTreeSet::new();
                 for field in fields.iter().filter(|field| !names.insert(field.name.as_str())) {
                     fault(format!("action `{name}`: `{}` is declared twice", field.name));
@@ -149,12 +160,14 @@ pub(super) fn declared(message: String) -> Fault {
 fn record(fields: &[Field]) -> String {
     let fields: Vec<String> = fields
         .iter()
-        .map(|field| {
-            let optional = if field.required { "" } else { "?" };
-            format!("{}{optional}: {}", attribute(&field.name), cedar_type(field.kind))
-        })
+        .map(|field| format!("{}{}: {}", attribute(&field.name), optional(field.required), cedar_type(field.kind)))
         .collect();
     if fields.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", fields.join(", ")) }
+}
+
+/// What stands behind the name of an attribute that may be absent.
+fn optional(required: bool) -> &'static str {
+    if required { "" } else { "?" }
 }
 
 fn attribute(name: &str) -> String {
@@ -183,6 +196,10 @@ mod tests {
         Field { name: name.into(), kind, required }
     }
 
+    fn fact(name: &str, fields: Vec<Field>, required: bool) -> FactShape {
+        FactShape { name: name.into(), fields, required }
+    }
+
     #[test]
     fn the_schema_of_a_small_domain_reads_like_this() {
         let domain = Domain {
@@ -192,7 +209,10 @@ mod tests {
                     name: "rooms.roles".into(),
                     resource: "Room".into(),
                     params: vec![field("rid", Kind::Text, true)],
-                    facts: vec![("room".into(), vec![field("member", Kind::Boolean, true), field("roles", Kind::Set, true)])],
+                    facts: vec![
+                        fact("room", vec![field("member", Kind::Boolean, true), field("roles", Kind::Set, true)], true),
+                        fact("if", vec![field("member", Kind::Boolean, true)], false),
+                    ],
                     ..ActionShape::default()
                 },
                 ActionShape {
@@ -218,6 +238,7 @@ mod tests {
     context: {
       params: { rid: String },
       room: { member: Bool, roles: Set<String> },
+      "if"?: { member: Bool },
       networks: Set<String>,
     },
   };
@@ -244,7 +265,7 @@ mod tests {
             name: "a".into(),
             resource: "String".into(),
             params: vec![field("p", Kind::Text, true), field("p", Kind::Text, false)],
-            facts: vec![("room".into(), vec![]), ("room".into(), vec![]), ("self".into(), vec![])],
+            facts: ["room", "room", "self"].map(|name| fact(name, vec![], true)).to_vec(),
             ..ActionShape::default()
         };
         let domain = Domain { namespace: "N; entity X".into(), actions: vec![shape], ..Domain::default() };

@@ -21,6 +21,6 @@ mod tests;
 pub use answer::{Answer, Effect, PolicyInfo};
 pub use compile::Source;
 pub use context::Reads;
-pub use domain::{ActionShape, Domain, Field};
+pub use domain::{ActionShape, Domain, FactShape, Field};
 pub use engine::{Engine, Query};
 pub use principal::{Given, Principal, Standing};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::provider::toml_fault;
-use crate::model::{Fault, Faults, Place, Reason, Record, Subject};
+use super::provider::{nearest, toml_fault};
+use super::stated::{Places, Stated};
+use crate::model::{Fault, Faults, Place, Reason, Record, Subject, Value};
 
 /// One case.
 #[derive(Debug, Clone)]
@@ -19,12 +20,16 @@ pub struct Case {
     pub request: String,
     /// What is known when it is asked.
     pub known: Known,
+    /// Where each name of it stands.
+    pub places: Places,
     /// The verdict.
     pub expect: Expect,
     /// The reason of a denial.
     pub reason: Option<Reason>,
     /// The policies that decide, in any order; empty = not checked.
     pub by: Vec<String>,
+    /// Where each of them stands.
+    pub by_places: Vec<Place>,
     /// What is sent to the upstream, as `METHOD target`, and the content behind another space where there is one.
     pub sends: Option<String>,
 }
@@ -36,7 +41,7 @@ pub struct Known {
     /// The caller; nobody is logged in without.
     #[serde(default)]
     pub subject: Option<KnownSubject>,
-    /// Facts by name; what is not given has its default, as if nothing were known.
+    /// Facts by name; what the request could have and is not given has its default, as if the server knew nothing.
     #[serde(default)]
     pub facts: BTreeMap<String, Record>,
     /// Values of `context.table`.
@@ -98,25 +103,55 @@ struct CaseFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCase {
-    name: String,
+    name: Spanned<String>,
     request: Spanned<String>,
     #[serde(default)]
-    subject: Option<KnownSubject>,
+    subject: Option<RawSubject>,
     #[serde(default)]
-    facts: BTreeMap<String, Record>,
+    facts: BTreeMap<Spanned<String>, BTreeMap<Spanned<String>, Value>>,
     #[serde(default)]
-    table: Record,
+    table: BTreeMap<Spanned<String>, Value>,
     #[serde(default)]
-    networks: Vec<String>,
+    networks: Vec<Spanned<String>>,
     #[serde(default)]
     content: Option<String>,
     expect: Expect,
     #[serde(default)]
     reason: Option<Reason>,
     #[serde(default)]
-    by: Vec<String>,
+    by: Vec<Spanned<String>>,
     #[serde(default)]
     sends: Option<String>,
+}
+
+/// A [`KnownSubject`] with the places of its names.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSubject {
+    id: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    roles: Vec<Spanned<String>>,
+    #[serde(default)]
+    permissions: Vec<Spanned<String>>,
+}
+
+impl Case {
+    /// Its `by` names that are not among `policies`.
+    pub(super) fn unknown_policies(&self, policies: &[&str]) -> Faults {
+        let mut faults = Faults::default();
+        for (name, place) in self.by.iter().zip(&self.by_places) {
+            if !policies.contains(&name.as_str()) {
+                let fault = Fault::new(place.clone(), format!("unknown policy `{name}`"));
+                faults.push(match nearest(name, policies.iter().copied()) {
+                    Some(known) => fault.hint(format!("did you mean `{known}`?")),
+                    None => fault,
+                });
+            }
+        }
+        faults
+    }
 }
 
 /// Reads one case file.
@@ -126,10 +161,19 @@ struct RawCase {
 pub fn read(file: &str, text: &str) -> Result<Vec<Case>, Faults> {
     let raw: CaseFile = toml::from_str(text).map_err(|error| Faults::from(toml_fault(file, text, &error)))?;
     let mut faults = Faults::default();
-    let mut cases = Vec::new();
+    let mut cases: Vec<Case> = Vec::new();
+    let mut names: BTreeMap<String, Place> = BTreeMap::new();
     for spanned in raw.cases {
         let place = Place::at(file, text, spanned.span().start);
         let case = spanned.into_inner();
+        let name = Place::at(file, text, case.name.span().start);
+        if let Some(first) = names.get(case.name.get_ref()) {
+            let fault = Fault::new(name, format!("two cases are named `{}`", case.name.get_ref()));
+            faults.push(fault.hint(format!("the first is at {first}")));
+        } else {
+            names.insert(case.name.get_ref().clone(), name);
+        }
+        let mut noted = Noted { file, text, places: Places::new() };
         if !case.request.get_ref().contains(' ') {
             let place = Place::at(file, text, case.request.span().start);
             faults.push(Fault::new(place, "a request is written as `METHOD target`"));
@@ -138,21 +182,51 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Case>, Faults> {
             faults.push(Fault::new(place.clone(), "a permit has no `reason`"));
         }
         cases.push(Case {
-            name: case.name,
+            name: case.name.into_inner(),
             place,
             request: case.request.into_inner(),
             known: Known {
-                subject: case.subject,
-                facts: case.facts,
-                table: case.table,
-                networks: case.networks,
+                subject: case.subject.map(|subject| noted.subject(subject)),
+                facts: case.facts.into_iter().map(|(name, values)| noted.fact(name, values)).collect(),
+                table: case.table.into_iter().map(|(name, value)| (noted.name(name, Stated::Table), value)).collect(),
+                networks: case.networks.into_iter().map(|name| noted.name(name, Stated::Network)).collect(),
                 content: case.content,
             },
+            places: noted.places,
+            by_places: case.by.iter().map(|name| Place::at(file, text, name.span().start)).collect(),
             expect: case.expect,
             reason: case.reason,
-            by: case.by,
+            by: case.by.into_iter().map(Spanned::into_inner).collect(),
             sends: case.sends,
         });
     }
     faults.or(cases)
+}
+
+/// Notes where the names of one case stand.
+struct Noted<'a> {
+    file: &'a str,
+    text: &'a str,
+    places: Places,
+}
+
+impl Noted<'_> {
+    fn name(&mut self, name: Spanned<String>, stated: impl Fn(String) -> Stated) -> String {
+        let place = Place::at(self.file, self.text, name.span().start);
+        self.places.insert(stated(name.get_ref().clone()), place);
+        name.into_inner()
+    }
+
+    fn subject(&mut self, raw: RawSubject) -> KnownSubject {
+        let roles = raw.roles.into_iter().map(|role| self.name(role, Stated::Role)).collect();
+        let permissions = raw.permissions.into_iter().map(|permission| self.name(permission, Stated::Permission)).collect();
+        KnownSubject { id: raw.id, name: raw.name, roles, permissions }
+    }
+
+    fn fact(&mut self, name: Spanned<String>, values: BTreeMap<Spanned<String>, Value>) -> (String, Record) {
+        let fact = self.name(name, Stated::Fact);
+        let field = |field| Stated::Field(fact.clone(), field);
+        let record = values.into_iter().map(|(name, value)| (self.name(name, field), value)).collect();
+        (fact, record)
+    }
 }

@@ -10,6 +10,7 @@ mod raw;
 pub mod refusal;
 pub mod router;
 pub mod source;
+pub mod stated;
 pub mod target;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Rules {
     pub cases: Vec<Case>,
     /// The revision of the set they belong to.
     pub revision: String,
+    /// The operator's named networks, which policies and cases may name.
+    pub networks: Vec<String>,
 }
 
 impl Ruleset {
@@ -92,12 +95,25 @@ fn rules(sources: &Sources, folder: &str, networks: &[String]) -> Result<Rules, 
     let mut cases = Vec::new();
     if let Some(file) = files().find(|file| file.name == "cases.toml") {
         match case::read(&file.path, &file.text) {
-            Ok(read) => cases = read,
+            Ok(read) => {
+                for case in &read {
+                    for wrong in stated::unknown(&provider, networks, &case.known) {
+                        faults.push(wrong.fault(&case.places, &case.place));
+                    }
+                    if let Some(engine) = &engine {
+                        let policies: Vec<&str> = engine.policies().map(|policy| policy.id.as_str()).collect();
+                        faults.extend(case.unknown_policies(&policies));
+                    }
+                }
+                cases = read;
+            }
             Err(found) => faults.extend(found),
         }
     }
     match engine {
-        Some(engine) => faults.or(Rules { provider, engine, cases, revision: sources.revision.clone() }),
+        Some(engine) => {
+            faults.or(Rules { provider, engine, cases, revision: sources.revision.clone(), networks: networks.to_vec() })
+        }
         None => Err(faults.or(()).err().unwrap_or_default()),
     }
 }

@@ -9,7 +9,7 @@ use super::router::{Pattern, Tree};
 use crate::identity::Plan;
 use crate::metrics::Usual;
 use crate::model::{Fault, Kind, Reason};
-use crate::policy::{ActionShape, Domain, Field};
+use crate::policy::{ActionShape, Domain, FactShape, Field};
 
 /// A kind of upstream.
 #[derive(Debug)]
@@ -163,6 +163,12 @@ impl Action {
         self.params.iter().find(|param| param.name == name)
     }
 
+    /// Whether every request for it gives the parameter named `name`.
+    #[must_use]
+    pub fn always_gives(&self, name: &str) -> bool {
+        self.param(name).is_some_and(|param| param.required) && !self.one_of.iter().any(|one| one == name)
+    }
+
     /// Whether it takes a body: a JSON object of its parameters.
     #[must_use]
     pub fn takes_body(&self) -> bool {
@@ -200,11 +206,20 @@ impl Provider {
                 .map(|param| Field { name: param.name.clone(), kind: param.kind(), required: param.required })
                 .collect(),
             has_self: !action.own.is_empty(),
-            facts: action.facts.iter().map(|fact| (fact.name.clone(), fact_fields(&fact.name))).collect(),
+            facts: action
+                .facts
+                .iter()
+                .map(|fact| FactShape {
+                    name: fact.name.clone(),
+                    fields: fact_fields(&fact.name),
+                    required: fact.inputs.iter().all(|(_, param)| action.always_gives(param)),
+                })
+                .collect(),
             table: action
                 .tables
                 .iter()
-                .map(|table| Field { name: table.attribute.clone(), kind: Kind::Text, required: true })
+                // A table may have no row for the key.
+                .map(|table| Field { name: table.attribute.clone(), kind: Kind::Text, required: false })
                 .collect(),
         };
         Domain {
@@ -256,6 +271,14 @@ pub(crate) fn toml_fault(file: &str, text: &str, error: &toml::de::Error) -> Fau
     match suggestion(&message) {
         Some(known) => fault.hint(format!("did you mean `{known}`?")),
         None => fault,
+    }
+}
+
+/// The message of a parser with the name that was probably meant.
+pub(crate) fn with_suggestion(message: &str) -> String {
+    match suggestion(message) {
+        Some(known) => format!("{message}; did you mean `{known}`?"),
+        None => message.to_owned(),
     }
 }
 

@@ -137,7 +137,7 @@ pub(super) struct Table {
 pub(super) struct Fact {
     pub(super) name: Spanned<String>,
     #[serde(default)]
-    pub(super) needs: Vec<String>,
+    pub(super) needs: Vec<Spanned<String>>,
     pub(super) ttl: Option<Spanned<String>>,
     pub(super) step: Vec<Step>,
 }
@@ -213,7 +213,7 @@ pub(super) struct Action {
     pub(super) summary: String,
     pub(super) resource: Spanned<ActionResource>,
     #[serde(default)]
-    pub(super) facts: Vec<Spanned<BTreeMap<String, String>>>,
+    pub(super) facts: Vec<Spanned<BTreeMap<String, Spanned<OneOrMany>>>>,
     #[serde(default)]
     pub(super) tables: Vec<Spanned<TableUse>>,
     pub(super) rest: Option<Spanned<OneOrMany>>,

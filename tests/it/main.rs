@@ -15,6 +15,7 @@ mod connections;
 mod corpus;
 mod differential;
 mod entrance;
+mod facts;
 mod fast_path;
 mod fuzz_seeds;
 mod judging;

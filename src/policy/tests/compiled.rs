@@ -39,12 +39,12 @@ fn both(text: &str, asked: &Asked) -> (Option<Answer>, Decision, usize) {
         resource: &resource,
         params: &asked.params,
         is_self: asked.is_self,
-        facts: &[("room", &asked.room)],
+        facts: &asked.facts(),
         networks: &asked.networks,
         table: &asked.table,
     };
     let everything = Reads {
-        facts: shape.facts.iter().map(|(fact, _)| fact.clone()).collect(),
+        facts: shape.facts.iter().map(|fact| fact.name.clone()).collect(),
         params: true,
         networks: true,
         table: !shape.table.is_empty(),
@@ -95,6 +95,7 @@ fn condition() -> impl Strategy<Value = String> {
         "context.missing",
         "context.room.missing",
         "context has room",
+        "context has room.kind",
         "context has self",
         "context has missing",
         "context has params.count",
@@ -190,15 +191,16 @@ fn asked() -> impl Strategy<Value = Asked> {
         some(&["view-members-list-all-rooms", "view-c-room", "admin"]),
         (any::<bool>(), some(&["owner", "moderator"]), proptest::sample::select(&["c", "p", ""][..])),
         proptest::option::of(-10..120_i64),
-        (any::<bool>(), any::<bool>(), some(&["office", "home", "owner"])),
+        (any::<bool>(), any::<bool>(), any::<bool>(), some(&["office", "home", "owner"])),
     )
-        .prop_map(|(action, roles, permissions, (member, room_roles, kind), count, (is_self, scoped, networks))| {
+        .prop_map(|(action, roles, permissions, (member, room_roles, kind), count, (is_self, known, scoped, networks))| {
             let mut asked = Asked::about(action).roles(&roles).permissions(&permissions).room(room(member, &room_roles, kind));
             asked.params.set("undeclared", Value::Boolean(true));
             if let Some(count) = count {
                 asked.params.set("count", Value::Integer(count));
             }
             asked.is_self = Some(is_self);
+            asked.knows_room = known || action == "rooms.roles";
             asked.table.set("scoped", Value::Boolean(scoped));
             asked.networks = networks;
             asked
@@ -238,6 +240,7 @@ fn what_people_write_is_decided_without_cedar() {
         "principal in [RocketChat::Role::\"admin\", RocketChat::Role::\"user\"] || context.networks.contains(\"office\")",
         "if context.table.scoped then context has room else !(context has self)",
         "context.params.rid like \"*ENER*\" || context.room.kind like \"p*\"",
+        "context has room && context.room has kind && context has room.member && context.room.member",
         "context.params.rid != \"GENERAL\" && resource != RocketChat::Room::\"r2\"",
     ] {
         let (compiled, decision, errors) =

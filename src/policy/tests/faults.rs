@@ -49,6 +49,25 @@ fn a_misspelt_name_behind_has_is_told_and_not_taken_for_one_that_is_absent() {
 }
 
 #[test]
+fn a_fact_that_need_not_be_known_is_asked_for_before_it_is_read() {
+    let unless = |condition: &str| {
+        format!(
+            "@id(\"a\")\npermit (principal, action == RocketChat::Action::\"audit.rooms.members\", resource)\nunless {{ {condition} }};"
+        )
+    };
+    let told = faults(&unless("context.room.kind == \"p\""));
+    assert_eq!(
+        told,
+        [
+            "3:10: unable to guarantee safety of access to optional attribute `room` in context for RocketChat::Action::\"audit.rooms.members\" | try testing for the attribute's presence with `context has room && ..`"
+        ]
+    );
+    for condition in ["context has room && context.room.kind == \"p\"", "context has room.kind && context.room.kind == \"p\""] {
+        super::compile(&unless(condition));
+    }
+}
+
+#[test]
 fn a_misspelt_action_is_told_with_its_place_and_the_right_name() {
     let text = "@id(\"a\")\npermit (\n  principal,\n  action == RocketChat::Action::\"audit.room.members\",\n  resource);";
     assert_eq!(
@@ -258,7 +277,7 @@ fn a_policy_too_deep_for_the_stack_is_refused_and_the_deepest_one_allowed_is_rea
 #[test]
 fn a_broken_domain_is_told_beside_the_faults_of_the_policies() {
     let mut domain = domain();
-    domain.actions[1].facts.push(("networks".into(), Vec::new()));
+    domain.actions[1].facts.push(crate::policy::FactShape { name: "networks".into(), ..Default::default() });
     domain.actions[2].name = "rooms.roles".into();
     let told = Engine::compile(&domain, &[source("permit (principal, action, resource);")]).unwrap_err().to_string();
     assert!(told.contains("provider.toml: action `rooms.roles`: the fact name `networks` is reserved"), "{told}");

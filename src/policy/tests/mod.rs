@@ -6,7 +6,7 @@ mod decisions;
 mod faults;
 
 use crate::model::{Kind, Record, Resource, Subject, Value};
-use crate::policy::{ActionShape, Answer, Domain, Engine, Field, Query, Source};
+use crate::policy::{ActionShape, Answer, Domain, Engine, FactShape, Field, Query, Source};
 
 /// The policies of the contract's own excerpt.
 const EXCERPT: &str = r#"// policies/rocketchat/policy.cedar (excerpt)
@@ -38,13 +38,14 @@ fn domain() -> Domain {
                 name: "audit.rooms.members".into(),
                 resource: "Room".into(),
                 params: vec![field("roomId", Kind::Text, true), field("count", Kind::Integer, false)],
+                facts: vec![FactShape { name: "room".into(), fields: room.clone(), required: false }],
                 ..ActionShape::default()
             },
             ActionShape {
                 name: "rooms.roles".into(),
                 resource: "Room".into(),
                 params: vec![field("rid", Kind::Text, true)],
-                facts: vec![("room".into(), room)],
+                facts: vec![FactShape { name: "room".into(), fields: room.clone(), required: true }],
                 table: vec![field("scoped", Kind::Boolean, true)],
                 ..ActionShape::default()
             },
@@ -81,6 +82,8 @@ struct Asked {
     params: Record,
     is_self: Option<bool>,
     room: Record,
+    /// Whether the fact about the room is known.
+    knows_room: bool,
     networks: Vec<&'static str>,
     table: Record,
 }
@@ -96,6 +99,7 @@ impl Asked {
             params: params.into_iter().map(|(name, value)| (name, value.into())).collect(),
             is_self: Some(false),
             room: room(false, &[], "p"),
+            knows_room: true,
             networks: Vec::new(),
             table: Record::from_iter([("scoped", Value::Boolean(false))]),
         }
@@ -121,6 +125,10 @@ impl Asked {
         self
     }
 
+    fn facts(&self) -> Vec<(&str, &Record)> {
+        self.knows_room.then_some(("room", &self.room)).into_iter().collect()
+    }
+
     fn subject(&self) -> Subject {
         Subject {
             id: "u1".into(),
@@ -139,7 +147,7 @@ impl Asked {
             resource: &resource,
             params: &self.params,
             is_self: self.is_self,
-            facts: &[("room", &self.room)],
+            facts: &self.facts(),
             networks: &self.networks,
             table: &self.table,
         })

@@ -1,0 +1,4 @@
+//! Facts are never made up: what is not known is not there, and what is stated must be able to be.
+
+mod absent;
+mod stated;
