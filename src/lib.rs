@@ -8,6 +8,8 @@
 //! | floor | module | what lives there |
 //! |---|---|---|
 //! | 1 | [`model`] | the vocabulary: plain values, no input or output, no clock |
+//! | 2 | [`files`] | how files that people named are read |
+//! | 2 | [`log`] | which lines the process log has, and the thread that writes them |
 //! | 2 | [`metrics`] | every metric, one typed method each |
 //! | 2 | [`traces`] | a span for each judged request and each stop of its walk |
 //! | 3 | [`policy`] | the policy decision point: Cedar behind one door |
@@ -37,7 +39,9 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod files;
 pub mod identity;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod pipeline;

@@ -1,5 +1,6 @@
 //! Every metric, one typed method each; labels come from closed lists only, never from a user, a room, a URL or an address.
 
+mod process;
 mod words;
 
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::process::{log_line_dropped, panicked};
 pub use self::words::{InvalidationCause, LookupOutcome, RecordKind, RejectedCause, Stage, UpstreamError};
 use crate::model::{Decision, Door, Mode, Reason};
 
@@ -162,6 +164,7 @@ impl Metrics {
         };
         let build = gauges("build_info", "Always 1; the label names the running version.", &["version"])?;
         build.with_label_values(&[crate::VERSION]).set(1);
+        process::counters().try_for_each(|counter| added(&registry, counter.clone()).map(drop))?;
         Ok(Self {
             requests: counters("requests_total", "Requests answered.", &["provider", "door", "action", "code"])?,
             request_duration: histograms(

@@ -1,6 +1,7 @@
 //! The rules in force, and how others take their place: read aside, checked, rehearsed, then one pointer is swapped; a set
 //! that fails leaves the last good one where it is, and says so.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,11 @@ use crate::rules::{Ruleset, Sources};
 const STILL: Duration = Duration::from_millis(100);
 /// How long a folder that is never still is waited for.
 const RESTLESS: Duration = Duration::from_millis(400);
-/// How often the folder is compared with what runs even when nothing told of a change.
-const GLANCE: Duration = Duration::from_secs(2);
+/// How often the folder is compared with what runs even when nothing told of a change: not every file system tells, and none
+/// tells of what is written to memory that is mapped. With the time that reading takes it is less than a second.
+const GLANCE: Duration = Duration::from_millis(700);
+/// How long reading and compiling may take before the metrics say that what runs may not be what is on disk.
+const SLOW: Duration = Duration::from_secs(20);
 
 /// The rules of one moment, put together with the upstreams they judge for.
 #[derive(Debug)]
@@ -134,7 +138,8 @@ impl Current {
             if sources.revision == before {
                 return Ok(Reloaded::Same);
             }
-            self.live.store(Arc::new(live(&sources, &self.upstreams, &self.networks)?));
+            let live = survived(|| live(&sources, &self.upstreams, &self.networks))?;
+            self.live.store(Arc::new(live));
             Ok(Reloaded::Swapped)
         });
         self.note(audit, &before, &outcome);
@@ -167,25 +172,38 @@ impl Current {
         loop {
             let number = *asked.borrow_and_update();
             let told = number > *self.answered.borrow();
-            let folder = self.folder.as_deref().filter(|_| self.by == ReloadBy::Watch);
-            // Followed before it is read: what changes while it is read, or while rules are compiled, is told.
-            if let Some(folder) = folder {
-                watching.follow(folder);
-            }
+            let folder = self.folder.clone().filter(|_| self.by == ReloadBy::Watch);
+            let by_watch = folder.is_some();
             let this = Arc::clone(&self);
             let audit = Arc::clone(&audit);
             let skip = refused.clone();
-            let by_watch = folder.is_some();
-            // Compiling a large set takes long enough to be kept from the threads that serve requests.
-            let done = tokio::task::spawn_blocking(move || this.look(&audit, told, by_watch, skip)).await;
+            // Reading a folder of another machine's and compiling a large set take long enough to be kept from the threads that
+            // serve requests.
+            let mut looking = tokio::task::spawn_blocking(move || {
+                // Followed before it is read: what changes while it is read, or while rules are compiled, is told.
+                if let Some(folder) = &folder {
+                    watching.follow(folder);
+                }
+                (this.look(&audit, told, by_watch, skip), watching)
+            });
+            let done = match tokio::time::timeout(SLOW, &mut looking).await {
+                Ok(done) => done,
+                Err(_) => {
+                    self.unread("reading the policy folder takes very long");
+                    looking.await
+                }
+            };
             match done {
-                Ok(seen) => refused = seen,
-                Err(error) => tracing::error!(%error, "the reload broke off; the running rules stay"),
+                Ok((seen, kept)) => (refused, watching) = (seen, kept),
+                Err(error) => {
+                    self.unread(&format!("reading the policy folder broke off: {error}"));
+                    watching = Watching::new(Arc::clone(&changed));
+                }
             }
             self.answered.send_replace(number);
             tokio::select! {
                 _ = asked.changed() => {}
-                () = changed.notified(), if folder.is_some() => {
+                () = changed.notified(), if by_watch => {
                     let still = async { while tokio::time::timeout(STILL, changed.notified()).await.is_ok() {} };
                     // Still or not, it is read now.
                     let _ = tokio::time::timeout(RESTLESS, still).await;
@@ -196,8 +214,17 @@ impl Current {
         }
     }
 
+    /// What is on disk is not known; the running rules stay.
+    fn unread(&self, why: &str) {
+        tracing::error!("{why}; the running rules stay");
+        self.metrics.policy_matches_disk(false);
+        self.metrics.reload(None);
+        *self.status.lock() = Status { time: Timestamp::now().to_string(), succeeded: false, error: Some(why.to_owned()) };
+        self.noted.send_replace(());
+    }
+
     /// Compares the folder with what runs, and reloads when that is wanted. Gives back the state of the folder that was
-    /// refused, so that the same fault is not told every two seconds.
+    /// refused, so that the same fault is not told every time.
     fn look(&self, audit: &AuditLog, told: bool, by_watch: bool, refused: Option<String>) -> Option<String> {
         let found = match read(self.folder.as_deref()) {
             Ok(sources) => sources.revision,
@@ -240,6 +267,12 @@ fn read(folder: Option<&Path>) -> Result<Sources, Faults> {
     folder.map_or_else(|| Ok(Sources::built_in()), Sources::folder)
 }
 
+/// A fault in place of a panic, so that a set that the compiler cannot bear is refused like any other, and told once.
+fn survived<T>(compile: impl FnOnce() -> Result<T, Faults>) -> Result<T, Faults> {
+    let broke_off = |_| Fault::new(Place::file("policies"), "compiling broke off; the log holds why").into();
+    catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| Err(broke_off(panic)))
+}
+
 fn live(sources: &Sources, upstreams: &[Arc<Upstream>], networks: &Arc<[(String, Vec<IpNet>)]>) -> Result<Live, Faults> {
     let names: Vec<String> = networks.iter().map(|(name, _)| name.clone()).collect();
     let ruleset = Ruleset::load(sources, &names)?;
@@ -264,7 +297,8 @@ fn seconds(time: Timestamp) -> f64 {
     time.as_millisecond() as f64 / 1000.0
 }
 
-/// Follows a folder through replacements: the folder, what is below it, where its name leads, and the folder above it.
+/// Follows a folder through replacements: the folder, what is below it, where its name and those of its files lead, and the folder
+/// above it.
 struct Watching {
     changed: Arc<Notify>,
     watcher: Option<notify::RecommendedWatcher>,
@@ -293,6 +327,13 @@ impl Watching {
                 std::fs::read_dir(&real).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
             let inside: Vec<PathBuf> = below.filter_map(|path| path.canonicalize().ok()).chain([real]).collect();
             wanted.extend(inside.iter().cloned());
+            let files = inside.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+            let links = files.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())).map(|entry| entry.path());
+            // A file that is a link is watched where it leads to. What it leads through is compared only.
+            for target in links.filter_map(|path| path.canonicalize().ok()) {
+                wanted.extend(target.parent().map(Path::to_path_buf));
+                ours.push(target);
+            }
             ours.extend(inside);
         }
         wanted.sort();
@@ -315,13 +356,13 @@ impl Watching {
             Ok(mut watcher) => {
                 for path in &wanted {
                     if let Err(error) = watcher.watch(path, notify::RecursiveMode::NonRecursive) {
-                        tracing::debug!(path = %path.display(), %error, "not watched; the folder is compared every two seconds");
+                        tracing::debug!(path = %path.display(), %error, "not watched; it is compared every second");
                     }
                 }
                 self.watcher = Some(watcher);
                 self.followed = wanted;
             }
-            Err(error) => tracing::warn!(%error, "policy folder is not watched; it is compared every two seconds"),
+            Err(error) => tracing::warn!(%error, "the policy folder is not watched; it is compared every second"),
         }
     }
 }

@@ -1,23 +1,24 @@
 //! `rolegate run`: the proxy.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 use super::{Exit, given, invalid};
 use crate::config::{Config, Flags};
+use crate::log::Log;
 use crate::proxy::{Gate, Server, StartError};
 
 /// Run the proxy
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: rolegate run --provider rocketchat --upstream http://127.0.0.1:3000\n\n\
     SIGTERM drains and ends, SIGHUP reads the policies again. A service manager may hand over listening sockets (LISTEN_FDS)\n\
-    and is told of readiness, reloads and the end (NOTIFY_SOCKET). RUST_LOG sets what is logged.\n\
+    and is told of readiness, reloads and the end (NOTIFY_SOCKET).\n\
+    RUST_LOG sets what is logged: a level, or `rolegate::reload=debug` and others with commas between. Nothing in it makes a line\n\
+    hold a credential.\n\
     Exit codes: 0 drained, 1 failed, 2 usage, 3 configuration or policies invalid, 74 audit log not writable")]
 pub(super) struct Args {
     /// The configuration file (`rolegate init` writes a commented one)
@@ -41,7 +42,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    log_to_stderr();
     let flags = Flags {
         provider: args.provider.clone(),
         upstream: args.upstream.clone(),
@@ -53,12 +53,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(config) => config,
         Err(faults) => return invalid(&faults, Format::Human),
     };
-    let threads = config.listen.threads;
-    let server = match Server::bind(config) {
-        Ok(server) => server,
-        Err(error) => return refused(&error),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.listen.threads).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -66,10 +61,28 @@ pub(super) fn run(args: &Args) -> Exit {
             return Exit::Failed;
         }
     };
-    let exit = runtime.block_on(serve(server));
+    let exit = runtime.block_on(async {
+        let bounded = bound_is_an_error();
+        // The end waits for its lines.
+        let _log = Log::begin();
+        if let Err(error) = bounded {
+            tracing::warn!(%error, "a file that reaches its bound (`ulimit -f`) ends the process");
+        }
+        match Server::bind(config) {
+            Ok(server) => serve(server).await,
+            Err(error) => refused(&error),
+        }
+    });
     // What is still running was cut by the drain's deadline.
     runtime.shutdown_background();
     exit
+}
+
+/// Lets a write fail, like any other, that would take a file beyond its bound (`ulimit -f`): unless somebody takes the signal for
+/// it, the process ends there. Must be called within a runtime.
+fn bound_is_an_error() -> std::io::Result<()> {
+    // It stays taken, whether or not somebody listens.
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }
 
 async fn serve(server: Server) -> Exit {
@@ -138,13 +151,4 @@ fn refused(error: &StartError) -> Exit {
             Exit::Failed
         }
     }
-}
-
-/// The process log: text for a terminal, JSON otherwise. The proxy engine's own lines are kept to its errors.
-pub(super) fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=off,pingora_proxy=off,pingora_pool=off"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Only the first call sets it; a second one in the same process (a test) changes nothing.
-    let _ = if std::io::stderr().is_terminal() { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
 }

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::{Admin, Audit, Config, Facts, Flags, Limits, Listen, Origin, Policies, Traces, Upstream, raw};
 use crate::audit::{Durability, OnFailure, Sink};
+use crate::files;
 use crate::identity::LookupAddress;
 use crate::model::{Fault, Faults, Mode, Place, Secret};
 use crate::rules::Then;
@@ -17,6 +18,9 @@ use crate::rules::provider::{nearest, toml_fault};
 
 /// The largest body that is read before it is forwarded: the proxy engine's own buffer ends there.
 const LARGEST_INSPECTED_BODY: u64 = 64 * 1024;
+
+/// The longest token file or file of service headers that is read, in bytes.
+const LARGEST_SECRET: u64 = 64 * 1024;
 
 pub(super) fn config(file: &str, text: &str, folder: Option<&Path>, flags: &Flags) -> Result<Config, Faults> {
     let mut raw: raw::ConfigFile = toml::from_str(text).map_err(|error| Faults::from(toml_fault(file, text, &error)))?;
@@ -207,7 +211,7 @@ impl Check<'_> {
     }
 
     fn secret_file(&mut self, file: &Spanned<String>) -> Option<Secret> {
-        match std::fs::read_to_string(self.path(file.get_ref())) {
+        match files::text(&self.path(file.get_ref()), LARGEST_SECRET) {
             Ok(text) if text.trim().len() >= 16 => Some(Secret::new(text.trim())),
             Ok(_) => {
                 self.fault(file, format!("`{}` holds fewer than 16 characters", file.get_ref()), None);
@@ -304,7 +308,7 @@ impl Check<'_> {
     /// `name = "value"` lines: the headers of a service's credential.
     fn service(&mut self, file: &Spanned<String>) -> Option<Vec<(String, Secret)>> {
         let shown = file.get_ref().clone();
-        let text = match std::fs::read_to_string(self.path(&shown)) {
+        let text = match files::text(&self.path(&shown), LARGEST_SECRET) {
             Ok(text) => text,
             Err(error) => {
                 self.fault(file, format!("`{shown}`: {error}"), None);

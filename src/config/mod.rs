@@ -13,6 +13,9 @@ use serde::Deserialize;
 use crate::model::{Faults, Mode, Secret};
 use crate::rules::Then;
 
+/// The longest configuration file that is read, in bytes.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
 /// Everything that `rolegate run` needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -229,7 +232,7 @@ impl Config {
             None => ("command line".to_owned(), String::new()),
             Some(path) => {
                 let shown = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|error| {
+                let text = crate::files::argument(path, LARGEST_FILE).map_err(|error| {
                     Faults::from(crate::model::Fault::new(crate::model::Place::file(&shown), error.to_string()))
                 })?;
                 (shown, text)
@@ -242,7 +245,7 @@ impl Config {
     /// beside them.
     #[must_use]
     pub fn glimpse(path: &std::path::Path) -> (Option<PathBuf>, Vec<String>) {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = crate::files::text(path, LARGEST_FILE).unwrap_or_default();
         let table = text.parse::<toml::Table>().unwrap_or_default();
         let directory = table.get("policies").and_then(|policies| policies.get("directory")).and_then(toml::Value::as_str);
         let directory = directory.map(|directory| path.parent().unwrap_or(std::path::Path::new("")).join(directory));

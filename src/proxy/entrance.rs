@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::convert;
+use super::errors::Told;
 use super::fast_path::{Client, FastPath, Served};
 use super::fence::{Ending, Fence};
 use super::gate::{Gate, ended};
@@ -149,7 +150,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                     Ok(Ok(stream)) => Box::new(stream),
                     Ok(Err(error)) => {
                         self.gate.metrics.rejected(RejectedCause::Tls);
-                        tracing::debug!(%error, "TLS handshake failed");
+                        tracing::debug!(error = %Told(&error), "TLS handshake failed");
                         return;
                     }
                     Err(_) => {

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::Destination;
 use super::convert;
 use super::entrance::Handed;
+use super::errors::Told;
 use super::gate::{Gate, Underway};
 use crate::audit::Recorded;
 use crate::metrics::{self, Labels, RejectedCause, UpstreamError};
@@ -425,7 +426,7 @@ impl ProxyHttp for Gateway {
         if code > 0 && session.response_written().is_none() {
             let written = self.answer_failure(session, exchange, code).await;
             if let Err(error) = written {
-                tracing::debug!(id = id(exchange), %error, "client left before its error answer");
+                tracing::debug!(id = id(exchange), error = %Told(&error), "client left before its error answer");
             }
         }
         FailToProxy { error_code: code, can_reuse_downstream: false }
@@ -446,10 +447,10 @@ impl ProxyHttp for Gateway {
             let bytes = u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX);
             self.gate.pipeline.outcome(Outcome { permit, ended, duration: elapsed, status, bytes });
             if let Some(error) = error {
-                tracing::warn!(id = permit.trail().id(), trace_id, %error, "permitted request failed");
+                tracing::warn!(id = permit.trail().id(), trace_id, error = %Told(error), "permitted request failed");
             }
         } else if let Some(error) = error {
-            tracing::debug!(id = id(exchange), trace_id, %error, "request failed");
+            tracing::debug!(id = id(exchange), trace_id, error = %Told(error), "request failed");
         }
         if let Some(trace) = exchange.trace.take() {
             trace.end(&Ended {

@@ -10,6 +10,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::errors::Told;
 use super::peer::Peer;
 use crate::identity::{Ask, AskError, Question, Reply};
 
@@ -64,14 +65,14 @@ impl LookupClient {
 
     async fn once(&self, server: &Peer, peer: &HttpPeer, prefix: &str, question: &Question) -> Result<Reply, Failed> {
         let (mut session, reused) = self.connector.get_http_session(peer).await.map_err(|error| Failed {
-            error: AskError::Connect(error.to_string()),
+            error: AskError::Connect(Told(&error).to_string()),
             reused: false,
             answered: false,
         })?;
         session.set_read_timeout(Some(self.first_byte_timeout));
         let failed = |error: AskError, answered| Failed { error, reused, answered };
         let broken = |answered: bool| {
-            move |error: Box<pingora::Error>| Failed { error: AskError::Broken(error.to_string()), reused, answered }
+            move |error: Box<pingora::Error>| Failed { error: AskError::Broken(Told(&error).to_string()), reused, answered }
         };
         let request = request(server, prefix, question).map_err(|why| failed(AskError::Broken(why), true))?;
         session.write_request_header(Box::new(request)).await.map_err(broken(false))?;

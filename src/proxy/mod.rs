@@ -7,6 +7,7 @@ mod arrival;
 mod chunks;
 mod convert;
 mod entrance;
+mod errors;
 mod fast_path;
 mod fence;
 mod gate;

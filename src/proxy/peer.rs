@@ -13,6 +13,7 @@ use pingora::utils::tls::{WrappedX509, parse_x509};
 
 use super::websocket::WebSocketConnector;
 use crate::config::{Origin, Upstream};
+use crate::files;
 use crate::metrics::{Metrics, UpstreamError};
 
 /// How long a connection to an upstream is kept for the next request: Node closes idle ones after 5 s.
@@ -20,6 +21,10 @@ pub(super) const KEPT: Duration = Duration::from_secs(4);
 
 /// The pool of connections below WebSockets.
 const TUNNELS: u64 = 1;
+/// The longest file of certificates or keys that is read, in bytes: a bundle of all public authorities has a quarter of a million.
+pub(super) const LARGEST_PEM: u64 = 4 * 1024 * 1024;
+/// How long the resolver may take: its own bounds are those of `resolv.conf`, and other sources of names have none.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(15);
 
 /// A server with the addresses its name had when it was last resolved.
 #[derive(Debug)]
@@ -70,7 +75,11 @@ impl Peer {
         if self.origin.host.parse::<std::net::IpAddr>().is_ok() {
             return;
         }
-        match tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port)).await {
+        let asked = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port));
+        let Ok(answered) = tokio::time::timeout(RESOLVED_WITHIN, asked).await else {
+            return self.unresolved("the resolver does not answer");
+        };
+        match answered {
             // A server that listens on one family only mostly chose IPv4, whatever `localhost` is first resolved to.
             Ok(addresses) => match addresses.min_by_key(SocketAddr::is_ipv6) {
                 Some(address) => {
@@ -145,7 +154,7 @@ pub(super) fn authorities(path: &std::path::Path) -> Result<Arc<CaType>, String>
 /// The certificates of a PEM file, in DER.
 pub(super) fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let told = |error: String| format!("{}: {error}", path.display());
-    let bytes = std::fs::read(path).map_err(|error| told(error.to_string()))?;
+    let bytes = files::bytes(path, LARGEST_PEM).map_err(|error| told(error.to_string()))?;
     let mut found = Vec::new();
     for pem in x509_parser::pem::Pem::iter_from_buffer(&bytes) {
         let pem = pem.map_err(|error| told(error.to_string()))?;

@@ -1,20 +1,23 @@
 //! The listener's certificate, read again when its files change.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use pingora::listeners::tls::Acceptor;
 use pingora::tls::{PrivateKeyDer, ServerConfig, install_default_crypto_provider, version};
 
+use crate::files;
 use crate::metrics::Metrics;
 
 /// The certificate in use, and where it came from.
 pub(super) struct Certificate {
     files: (PathBuf, PathBuf),
     acceptor: ArcSwap<Acceptor>,
-    read: parking_lot::Mutex<Option<(SystemTime, SystemTime)>>,
+    /// The files as they were when they were read last.
+    read: parking_lot::Mutex<Option<[State; 2]>>,
     metrics: Metrics,
 }
 
@@ -29,7 +32,7 @@ impl Certificate {
     pub(super) fn load(files: (PathBuf, PathBuf), metrics: Metrics) -> Result<Self, String> {
         let (acceptor, ends) = acceptor(&files.0, &files.1)?;
         metrics.certificate_expiry(ends);
-        let read = parking_lot::Mutex::new(modified(&files));
+        let read = parking_lot::Mutex::new(states(&files));
         Ok(Self { files, acceptor: ArcSwap::from_pointee(acceptor), read, metrics })
     }
 
@@ -40,7 +43,7 @@ impl Certificate {
 
     /// Reads the files again if they changed; a pair that is no good leaves the old one in use.
     pub(super) fn refresh(&self) {
-        let now = modified(&self.files);
+        let now = states(&self.files);
         let mut read = self.read.lock();
         if now.is_none() || *read == now {
             return;
@@ -57,9 +60,14 @@ impl Certificate {
     }
 }
 
-fn modified(files: &(PathBuf, PathBuf)) -> Option<(SystemTime, SystemTime)> {
-    let of = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    Some((of(&files.0)?, of(&files.1)?))
+/// What changes with a file's content, by whatever way it does: who copies a file may keep its time of modification, and nobody
+/// can keep the other one.
+type State = (u64, u64, u64, i64, i64);
+
+fn states(files: &(PathBuf, PathBuf)) -> Option<[State; 2]> {
+    let of = |at: Metadata| (at.dev(), at.ino(), at.size(), at.ctime(), at.ctime_nsec());
+    let of = |path: &Path| std::fs::metadata(path).map(of).ok();
+    Some([of(&files.0)?, of(&files.1)?])
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a float holds every second of the next millions of years")]
@@ -79,7 +87,7 @@ pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<(Acceptor, f64)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bytes = files::bytes(path, super::peer::LARGEST_PEM).map_err(|error| format!("{}: {error}", path.display()))?;
     for pem in x509_parser::pem::Pem::iter_from_buffer(&bytes) {
         let pem = pem.map_err(|error| format!("{}: {error}", path.display()))?;
         match pem.label.as_str() {

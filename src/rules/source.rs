@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::files;
 use crate::model::{Fault, Faults, Place};
 
 /// The files of `policies/` as this build shipped them: path below the folder, and text.
@@ -63,7 +64,7 @@ impl Sources {
     /// What cannot be read, with its path.
     pub fn folder(folder: &Path) -> Result<Self, Faults> {
         let mut faults = Faults::default();
-        let mut files = Vec::new();
+        let mut found = Vec::new();
         for provider in entries(folder, &mut faults) {
             let path = folder.join(&provider);
             if !path.is_dir() {
@@ -73,9 +74,9 @@ impl Sources {
                 let path = path.join(&name);
                 let shown = path.display().to_string();
                 if name.ends_with(".cedar") || name == "provider.toml" || name == "cases.toml" {
-                    match text(&path) {
-                        Ok(text) => files.push(SourceFile { provider: provider.clone(), name, path: shown, text }),
-                        Err(why) => faults.push(Fault::new(Place::file(shown), why)),
+                    match files::text(&path, LARGEST_FILE) {
+                        Ok(text) => found.push(SourceFile { provider: provider.clone(), name, path: shown, text }),
+                        Err(why) => faults.push(Fault::new(Place::file(shown), why.to_string())),
                     }
                 } else if name.ends_with(".toml") {
                     let fault = Fault::new(Place::file(shown), "this file is not read");
@@ -83,10 +84,10 @@ impl Sources {
                 }
             }
         }
-        if files.is_empty() {
+        if found.is_empty() {
             faults.push(Fault::new(Place::file(folder.display().to_string()), "holds no provider"));
         }
-        faults.or(Self::of(files))
+        faults.or(Self::of(found))
     }
 
     fn of(mut files: Vec<SourceFile>) -> Self {
@@ -119,12 +120,4 @@ fn entries(folder: &Path, faults: &mut Faults) -> Vec<String> {
     names.retain(|name| !name.starts_with('.') && !name.ends_with('~'));
     names.sort();
     names
-}
-
-fn text(path: &Path) -> Result<String, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > LARGEST_FILE {
-        return Err(format!("is {size} bytes long; at most {LARGEST_FILE} are read"));
-    }
-    fs::read_to_string(path).map_err(|error| error.to_string())
 }

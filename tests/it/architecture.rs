@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 /// its own floor only when that one does not name it in turn.
 const FLOORS: &[(&str, u8)] = &[
     ("model", 1),
+    ("files", 2),
+    ("log", 2),
     ("metrics", 2),
     ("traces", 2),
     ("policy", 3),
@@ -31,6 +33,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("moka", &["identity"]),
     ("toml", &["rules", "config"]),
     ("notify", &["reload"]),
+    ("tracing_subscriber", &["log"]),
     ("pingora", &["proxy"]),
     ("clap", &["cli"]),
 ];

@@ -21,6 +21,7 @@ mod fuzz_seeds;
 mod judging;
 mod lookups;
 mod operation;
+mod process;
 mod readme;
 mod records;
 mod refusals;

@@ -34,6 +34,8 @@ const METRICS: &[(&str, &[&str])] = &[
     ("config_last_reload_successful", &[]),
     ("config_last_reload_success_timestamp_seconds", &[]),
     ("connections", &[]),
+    ("log_lines_dropped_total", &[]),
+    ("panics_total", &[]),
     ("websocket_connections", &[]),
     ("rejected_total", &["cause"]),
     ("upstream_errors_total", &["provider", "kind"]),

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub struct Process {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -30,20 +32,25 @@ impl Process {
 
     /// The program with `arguments` in `folder`, on free ports, once it serves.
     pub async fn run(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::logging(folder, arguments, "").await
+    }
+
+    /// The same, logging what `asked` asks for.
+    pub async fn logging(folder: TempDir, arguments: &[&str], asked: &str) -> Self {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let mut command = Program::new(&arguments).within(folder.path()).0;
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.env("RUST_LOG", asked).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| kept.lock().push(line)));
+        let reading = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| kept.lock().push(line)));
         let started = until("the program to serve", || {
             let lines = log.lock();
             lines.iter().find(|line| line.contains("\"listening\"")).map(|line| serde_json::from_str::<Value>(line).unwrap())
         });
         let started = started.await;
         let address = |name: &str| started[name].as_str().unwrap().parse().unwrap();
-        Self { child, folder, address: address("listening"), admin: address("admin"), log }
+        Self { child, folder, address: address("listening"), admin: address("admin"), log, reading: Some(reading) }
     }
 
     /// A connection to it.
@@ -77,6 +84,12 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Everything that it logged, once it ended.
+    pub fn whole_log(&mut self) -> String {
+        self.reading.take().unwrap().join().unwrap();
+        self.log()
     }
 
     /// What it logged so far.
