@@ -46,18 +46,30 @@ impl Journal {
     }
 
     pub(super) fn note(&self, seen: Seen) {
-        {
-            let mut list = self.seen.lock();
-            if list.len() >= KEPT {
-                list.pop_front();
-            }
-            list.push_back(seen);
+        let mut list = self.seen.lock();
+        if list.len() >= KEPT {
+            list.pop_front();
         }
+        list.push_back(seen);
+        // Counted before the list is let go, so that both say the same.
         self.arrivals.send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
     }
 
     pub(super) fn all(&self) -> Vec<Seen> {
         self.seen.lock().iter().cloned().collect()
+    }
+
+    /// How many requests there ever were.
+    pub(super) fn arrivals(&self) -> u64 {
+        *self.arrivals.borrow()
+    }
+
+    /// The requests after the first `seen` ones that are still remembered; `seen` is moved on.
+    pub(super) fn since(&self, seen: &mut u64) -> Vec<Seen> {
+        let (list, arrivals) = (self.seen.lock(), self.arrivals());
+        let new = usize::try_from(arrivals.saturating_sub(*seen)).unwrap_or(usize::MAX);
+        *seen = arrivals;
+        list.iter().skip(list.len().saturating_sub(new)).cloned().collect()
     }
 
     pub(super) fn count(&self, path: &str) -> usize {
@@ -92,6 +104,8 @@ mod tests {
             journal.note(Seen { method: Method::GET, target: path.clone(), path, headers, when });
         }
         assert_eq!((journal.count("/old"), journal.count("/new")), (0, KEPT));
+        let mut seen = journal.arrivals() - 2;
+        assert_eq!((journal.since(&mut seen).len(), journal.since(&mut seen).len()), (2, 0));
         journal.forget();
         assert!(journal.all().is_empty());
     }

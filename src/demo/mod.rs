@@ -8,6 +8,7 @@ mod behaviour;
 mod connection;
 mod docusign;
 mod journal;
+mod matrix;
 mod rocketchat;
 mod server;
 #[cfg(test)]

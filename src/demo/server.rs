@@ -19,7 +19,7 @@ use super::behaviour::{Behaviour, Hold};
 use super::connection::{Doorway, Lines, Peer};
 use super::journal::{Journal, Seen};
 use super::world::World;
-use super::{docusign, rocketchat};
+use super::{docusign, matrix, rocketchat};
 
 /// A running sample server; dropping it closes the listener and every connection.
 #[derive(Debug)]
@@ -46,6 +46,14 @@ impl Sample {
     /// No port could be bound.
     pub async fn docusign() -> io::Result<Self> {
         Self::serve(System::DocusignRooms, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
+    }
+
+    /// A Matrix homeserver with Synapse's admin API, on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// No port could be bound.
+    pub async fn matrix() -> io::Result<Self> {
+        Self::serve(System::Matrix, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
     }
 
     /// A Rocket.Chat workspace on a listener of the caller's; to be called within a tokio runtime.
@@ -88,6 +96,18 @@ impl Sample {
     #[must_use]
     pub fn count(&self, path: &str) -> usize {
         self.shared.journal.count(path)
+    }
+
+    /// How many requests arrived so far, forgotten ones included.
+    #[must_use]
+    pub fn arrivals(&self) -> u64 {
+        self.shared.journal.arrivals()
+    }
+
+    /// The requests that arrived after the first `seen` ones, as far as they are remembered; `seen` is moved on.
+    #[must_use]
+    pub fn since(&self, seen: &mut u64) -> Vec<Seen> {
+        self.shared.journal.since(seen)
     }
 
     /// Returns once [`count`](Self::count) of `path` is at least `count`.
@@ -162,6 +182,7 @@ impl Drop for Sample {
 enum System {
     RocketChat,
     DocusignRooms,
+    Matrix,
 }
 
 /// What the requests share with the [`Sample`].
@@ -178,6 +199,7 @@ async fn arrive(State(shared): State<Arc<Shared>>, ConnectInfo(peer): ConnectInf
     let path = match shared.system {
         System::RocketChat => rocketchat::target::read(request.uri().path()).path,
         System::DocusignRooms => docusign::target::read(request.uri().path()),
+        System::Matrix => matrix::path(request.uri().path()),
     };
     let seen = Seen {
         method: request.method().clone(),
@@ -204,6 +226,7 @@ async fn arrive(State(shared): State<Arc<Shared>>, ConnectInfo(peer): ConnectInf
     match shared.system {
         System::RocketChat => rocketchat::answer(&shared.world, peer.address, request).await,
         System::DocusignRooms => docusign::answer(&shared.world, request),
+        System::Matrix => matrix::answer(&shared.world, request).await,
     }
 }
 

@@ -452,37 +452,6 @@ fn run_ends_at_once_with_the_code_for_what_is_wrong() {
 }
 
 #[test]
-fn the_demo_shows_all_five_actions_permitted_and_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    // Whether it is this story or somebody else who has the ports: the demo takes others.
-    let taken = ["127.0.0.1:8080", "127.0.0.1:9901"].map(std::net::TcpListener::bind);
-    let shown = run(folder.path(), &["demo", "--once"], 0).out;
-    drop(taken);
-    let table: Vec<Vec<&str>> = shown
-        .lines()
-        .skip_while(|line| !line.trim_start().starts_with("ACTION "))
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    for action in ACTIONS {
-        for verdict in ["permit", "deny"] {
-            assert!(table.iter().any(|row| row[..3] == ["ok", action, verdict]), "{action} was never {verdict}:\n{shown}");
-        }
-    }
-    assert!(table.iter().all(|row| row[0] == "ok"), "{shown}");
-    assert!(shown.contains(r#""kind":"decision""#), "the audit line is shown");
-
-    let lines = run(folder.path(), &["demo", "--once", "--format", "json"], 0).out;
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let (ready, steps) = lines.split_last().unwrap();
-    assert_eq!(steps.len(), table.len());
-    assert!(steps.iter().all(|line| line["step"]["expected"] == true && line["step"]["record"]["kind"] == "decision"));
-    assert!(ready["ready"]["rocketchat"]["gate"].as_str().unwrap().starts_with("http://127.0.0.1:"));
-    assert!(ready["ready"]["admin"].is_string() && ready["audit"].is_string());
-}
-
-#[test]
 fn the_version_names_a_revision_and_every_help_has_an_example() {
     let folder = tempfile::tempdir().unwrap();
     for flag in ["--version", "-V"] {

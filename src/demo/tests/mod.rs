@@ -1,6 +1,7 @@
 //! The sample servers as a client meets them, byte for byte.
 
 mod docusign;
+mod matrix;
 mod plain;
 mod rocketchat;
 mod server;
