@@ -56,9 +56,9 @@ def test_a_command_of_the_guide_runs(command: str, tmp_path: Path) -> None:
     if "audit/audit.jsonl" in command:
         demo = Demo(tmp_path)
         requests.get(f"{demo.rocketchat.gate}/api/v1/users.info?userId=x", timeout=30)
-        demo.stop()
         (tmp_path / "audit").mkdir()
         (tmp_path / "audit/audit.jsonl").write_bytes(demo.audit.read_bytes())
+        demo.stop()
     words = shlex.split(command)
     words[0] = program() if words[0] == "rolegate" else words[0]
     if "check" in words:

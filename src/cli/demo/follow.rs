@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::super::output;
 use super::Stage;
 use super::audience::Audience;
 
@@ -13,8 +14,8 @@ const GLANCE: Duration = Duration::from_millis(100);
 /// The name by which rolegate's own lookups tell the servers who asks.
 const LOOKUPS: &str = concat!("rolegate/", env!("CARGO_PKG_VERSION"));
 
-/// Prints a line about each request from now on, without an end: the judged ones from their records, the others as the sample
-/// servers saw them.
+/// Prints a line about each request from now on, until nobody reads them: the judged ones from their records, the others as the
+/// sample servers saw them.
 pub(super) async fn requests(stage: &Stage, audience: &Audience) {
     if !audience.follows() {
         return std::future::pending().await;
@@ -22,7 +23,7 @@ pub(super) async fn requests(stage: &Stage, audience: &Audience) {
     let mut records = Records { read: std::fs::metadata(&stage.audit).map_or(0, |file| file.len()), rest: Vec::new() };
     let mut seen = stage.samples().map(|(_, sample)| sample.arrivals());
     let mut interval = tokio::time::interval(GLANCE);
-    loop {
+    while !output::lost() {
         interval.tick().await;
         for record in records.read_on(stage).iter().filter(|record| is(record, "kind", "decision")) {
             audience.judged(stage.running.gate(), record);

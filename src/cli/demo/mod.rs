@@ -127,7 +127,8 @@ async fn play(args: &Args, folder: &Folder) -> Result<Exit, String> {
     if !args.once || args.format == Format::Json {
         audience.ready(&stage);
     }
-    if !args.once {
+    // Where nobody reads what it says (`| head`), it does not stay up.
+    if !args.once && !output::lost() {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
