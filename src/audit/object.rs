@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
+use crate::model::escape::{escape_onto, is_unseen};
+
 /// A JSON object on its way into a line: every name with what stands behind it, in the order of the calls.
 ///
 /// Names are not compared with one another: whoever writes a name that it did not choose itself sees to it that it is no
@@ -149,8 +151,28 @@ impl Slot<'_> {
     /// # Errors
     /// It does not serialise; the line is then of no use.
     pub fn value(self, value: &impl Serialize) -> io::Result<()> {
-        Ok(serde_json::to_writer(self.0, value)?)
+        let Self(line) = self;
+        let begins = line.len();
+        serde_json::to_writer(&mut *line, value)?;
+        // Whatever is unseen can only stand in a text there, in which it may be escaped.
+        if let Some(escaped) = line.get(begins..).and_then(|written| escaped(str::from_utf8(written).ok()?)) {
+            line.truncate(begins);
+            line.extend_from_slice(escaped.as_bytes());
+        }
+        Ok(())
     }
+}
+
+/// JSON with every unseen character escaped; nothing when there is none.
+fn escaped(json: &str) -> Option<String> {
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !json.contains(is_unseen) {
+        return None;
+    }
+    let mut written = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_unseen(c) { escape_onto(&mut written, c) } else { written.push(c) }
+    }
+    Some(written)
 }
 
 /// A text in quotation marks.
@@ -161,8 +183,8 @@ fn text(line: &mut Vec<u8>, value: &str) {
         line.extend_from_slice(value.as_bytes());
         line.push(b'"');
     } else {
-        // Writing to memory cannot fail, and every text serialises.
-        drop(serde_json::to_writer(line, value));
+        // Every text serialises.
+        drop(Slot(line).value(&value));
     }
 }
 
@@ -172,7 +194,8 @@ pub(super) fn digits(line: &mut Vec<u8>, value: impl Into<Number> + Serialize) {
     drop(serde_json::to_writer(line, &value));
 }
 
-/// Whether nothing in `value` must be escaped (RFC 8259 §7), as in nearly every text: eight bytes are looked at in one go.
+/// Whether `value` is ASCII in which nothing must be escaped (RFC 8259 §7, and DEL), as nearly every text is: eight bytes are
+/// looked at in one go.
 fn is_plain(value: &str) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
@@ -182,7 +205,9 @@ fn is_plain(value: &str) -> bool {
     }
     let escaped = |bytes: [u8; 8]| {
         let word = u64::from_ne_bytes(bytes);
-        below(word, b' ' as u64) | below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1)
+        // A byte that one more makes 128 or more is DEL or no ASCII; only a byte that is none can carry into the next one.
+        let far = (word | word.wrapping_add(ONES)) & TOPS;
+        far | below(word, b' ' as u64) | below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1)
     };
     let (words, rest) = value.as_bytes().as_chunks::<8>();
     let mut last = [b' '; 8];
@@ -196,6 +221,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// `c` as the standard writes what a text may not hold.
+    fn serde_json_escape(c: char) -> String {
+        c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    }
 
     #[test]
     fn what_is_written_is_read_in_its_order() {
@@ -228,8 +258,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_and_a_number_are_written_as_serde_json_writes_them(
-            value in prop_oneof![any::<String>(), "[ -~]{0,40}[\u{0}-\u{ff}]?[ !#-\\[\\]-~]{0,20}"],
+        fn a_text_and_a_number_are_written_as_serde_json_writes_them_but_for_what_is_not_seen(
+            value in prop_oneof![
+                any::<String>(),
+                "[ -~]{0,40}[\u{0}-\u{ff}]?[ !#-\\[\\]-~]{0,20}",
+                "[ -~é\u{7f}-\u{a0}\u{200b}-\u{2069}\u{feff}\u{e0020}-\u{e007f}]{0,20}",
+            ],
             name in any::<String>(),
             number: i64,
         ) {
@@ -237,13 +271,32 @@ mod tests {
             let mut object = Object { line: &mut line, empty: true };
             object.entry(&name).text(&value);
             object.field("n").number(number);
-            let quoted = |value: &str| serde_json::to_string(value).unwrap();
-            prop_assert_eq!(String::from_utf8(line).unwrap(), format!("{{{}:{},\"n\":{number}", quoted(&name), quoted(&value)));
+            let quoted = |value: &str| -> String {
+                let quoted = serde_json::to_string(value).unwrap();
+                quoted.chars().map(|c| if is_unseen(c) { serde_json_escape(c) } else { c.to_string() }).collect()
+            };
+            let line = String::from_utf8(line).unwrap();
+            prop_assert_eq!(&line, &format!("{{{}:{},\"n\":{number}", quoted(&name), quoted(&value)));
+            prop_assert!(!line.contains(is_unseen));
+            let read: Value = serde_json::from_str(&format!("{line}}}")).unwrap();
+            prop_assert!(name == "n" || read[&name] == value.as_str());
         }
 
         #[test]
-        fn only_what_need_not_be_escaped_is_plain(value in "[\u{0}-\u{ff}\"\\\\ -~]{0,24}") {
-            let escaped = |c: char| c < ' ' || c == '"' || c == '\\';
+        fn a_value_of_any_form_is_read_back_and_holds_nothing_unseen(
+            texts in prop::collection::vec("[ -~\u{7f}-\u{a0}\u{2000}-\u{2070}\u{feff}]{0,8}", 0..4),
+        ) {
+            let value = json!({ "a": texts, "b": { (texts.concat()): null } });
+            let mut line = Vec::new();
+            Slot(&mut line).value(&value).unwrap();
+            let line = String::from_utf8(line).unwrap();
+            prop_assert!(!line.contains(is_unseen), "{}", line);
+            prop_assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+        }
+
+        #[test]
+        fn only_ascii_in_which_nothing_is_escaped_is_plain(value in "[\u{0}-\u{ff}\"\\\\ -~]{0,24}") {
+            let escaped = |c: char| !(' '..='~').contains(&c) || c == '"' || c == '\\';
             prop_assert_eq!(is_plain(&value), !value.chars().any(escaped));
         }
     }

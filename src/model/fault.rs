@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::escape::escape;
+
 /// A place in a file; lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -37,9 +39,9 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.line, self.column) {
-            (0, _) => write!(f, "{}", self.file),
-            (line, 0) => write!(f, "{}:{line}", self.file),
-            (line, column) => write!(f, "{}:{line}:{column}", self.file),
+            (0, _) => write!(f, "{}", escape(&self.file)),
+            (line, 0) => write!(f, "{}:{line}", escape(&self.file)),
+            (line, column) => write!(f, "{}:{line}:{column}", escape(&self.file)),
         }
     }
 }
@@ -72,9 +74,10 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)?;
+        // Both quote what stands in a file, whoever wrote it.
+        write!(f, "{}: {}", self.place, escape(&self.message))?;
         match &self.hint {
-            Some(hint) => write!(f, "\n  hint: {hint}"),
+            Some(hint) => write!(f, "\n  hint: {}", escape(hint)),
             None => Ok(()),
         }
     }

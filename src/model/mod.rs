@@ -1,5 +1,6 @@
 //! The vocabulary of the gate: plain values without input, output or a clock, named as NIST SP 800-162 and AuthZEN 1.0 name them.
 
+pub mod escape;
 pub mod fault;
 pub mod request;
 pub mod subject;
