@@ -12,7 +12,8 @@ use super::{Open, Site};
 use crate::model::{Body, Credential, Door, RawRequest, Reason, Secret};
 use crate::rules::provider::Tunnel;
 use crate::rules::router::{self, Found, Pattern};
-use crate::rules::target::{self, Reading};
+use crate::rules::target::Reading;
+use crate::rules::vocabulary::brief;
 use crate::rules::{Action, Then};
 
 /// Header fields by which some server routes to another target than the one in the request line.
@@ -60,7 +61,19 @@ pub(super) fn match_request(
     trail: impl FnOnce(Option<&Action>) -> Box<Trail>,
 ) -> Result<Matched, Box<Denial>> {
     let provider = &site.rules.provider;
-    let canonical = match target::read(raw.target, raw.host, &site.guarded) {
+    match raw.method {
+        "TRACE" => return Err(trail(None).deny(Reason::FramingInvalid, "`TRACE` would show the credential to whoever asks")),
+        // The entrance refuses it in HTTP/1; in h2 it would be a further way to a socket (RFC 8441).
+        "CONNECT" => return Err(trail(None).deny(Reason::FramingInvalid, "`CONNECT` asks for a tunnel")),
+        _ => {}
+    }
+    let closed = site.upstream.websockets == Then::Deny;
+    if closed && raw.has_header("upgrade") {
+        return Err(trail(None).deny(Reason::RouteUnlisted, "the operator closed WebSockets"));
+    }
+    let reading = site.read(raw.target, raw.host);
+    let beside = matches!(reading, Reading::Declared(_));
+    let canonical = match reading {
         Reading::Outside => {
             return match misleading_header(raw, site) {
                 Some(why) => Err(trail(None).deny(Reason::HeaderAmbiguous, why)),
@@ -68,12 +81,16 @@ pub(super) fn match_request(
             };
         }
         Reading::Ambiguous(why) => return Err(trail(None).deny(Reason::TargetAmbiguous, why)),
-        Reading::Inside(canonical) => canonical,
+        Reading::Inside(canonical) | Reading::Declared(canonical) => canonical,
     };
     if let Some(why) = ambiguous_header(raw, site) {
         return Err(trail(None).deny(Reason::HeaderAmbiguous, why));
     }
     let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
+    if closed && provider.tree.is_socket(path) {
+        let why = "the operator closed WebSockets, and this is another transport of theirs";
+        return Err(trail(None).deny(Reason::RouteUnlisted, why));
+    }
     match router::find(provider, raw.method, path) {
         Found::Tunnel { tunnel, pattern } => call(raw, site, trail(None), tunnel, pattern),
         Found::Variant => Err(trail(None).deny(Reason::TargetAmbiguous, "the path is a guarded one in another spelling")),
@@ -81,7 +98,7 @@ pub(super) fn match_request(
         Found::OtherMethod(_) if is_preflight(raw) => Ok(Matched::Open(Open::Preflight)),
         Found::OtherMethod(methods) => {
             let mut denial =
-                trail(None).deny(Reason::MethodNotDeclared, format!("`{}` is not declared on this path", raw.method));
+                trail(None).deny(Reason::MethodNotDeclared, format!("`{}` is not declared on this path", brief(raw.method)));
             denial.allow(&methods);
             Err(denial)
         }
@@ -89,6 +106,9 @@ pub(super) fn match_request(
             Then::Forward => Ok(Matched::Open(Open::Route)),
             Then::Deny => Err(trail(None).deny(Reason::RouteUnlisted, "the provider file closes this route")),
         },
+        Found::Unlisted if beside => {
+            Err(trail(None).deny(Reason::TargetAmbiguous, "the path is a declared one as a forgiving server reads it"))
+        }
         Found::Unlisted => match site.upstream.unlisted {
             Then::Forward => Ok(Matched::Open(Open::Unlisted)),
             Then::Deny => Err(trail(None).deny(Reason::RouteUnlisted, "no action or route declares this path")),
@@ -133,7 +153,7 @@ pub(super) fn match_request(
 /// Whether the content of a request must be read before it can be judged.
 #[must_use]
 pub fn wants_content(raw: &RawRequest<'_>, site: &Site) -> bool {
-    let Reading::Inside(canonical) = target::read(raw.target, raw.host, &site.guarded) else { return false };
+    let (Reading::Inside(canonical) | Reading::Declared(canonical)) = site.read(raw.target, raw.host) else { return false };
     let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
     match router::find(&site.rules.provider, raw.method, path) {
         Found::Tunnel { .. } => true,
@@ -172,13 +192,20 @@ fn call(
         }
     };
     trail.tunnel = Some((Arc::clone(tunnel), call.id.clone()));
+    if let Some(route) = site.rules.provider.closes_method(&call.method) {
+        let closed = route.doors.first().map(ToString::to_string).unwrap_or_default();
+        let why = format!("the provider file closes `{closed}`, and this method gives the same");
+        return Err(trail.deny(Reason::RouteUnlisted, why));
+    }
     let Some(action) = site.rules.provider.method(&call.method) else {
         return match site.upstream.unlisted_methods {
             Then::Forward => Ok(Matched::Open(Open::Method)),
-            Then::Deny => Err(trail.deny(Reason::RouteUnlisted, format!("no action declares the method `{}`", call.method))),
+            Then::Deny => {
+                let method = site.rules.provider.vocabulary.told(&call.method);
+                Err(trail.deny(Reason::RouteUnlisted, format!("no action declares the method `{method}`")))
+            }
         };
     };
-    trail.shown(raw, action);
     trail.found(action, Door::MethodCall);
     // The call is refused like any other without a login, also where the server would let anybody ask.
     let credential = match credential(raw, &site.rules.provider.credentials) {
@@ -208,7 +235,7 @@ pub(crate) fn dashed(name: &str) -> Cow<'_, str> {
 fn misleading_header(raw: &RawRequest<'_>, site: &Site) -> Option<String> {
     for (name, value) in &raw.headers {
         let plain = dashed(name);
-        if TARGETS.contains(&&*plain) && target::read(value, raw.host, &site.guarded) != Reading::Outside {
+        if TARGETS.contains(&&*plain) && site.read(value, raw.host) != Reading::Outside {
             return Some(format!("`{name}` names a guarded target"));
         }
         if plain != *name && FRAMING.contains(&&*plain) {

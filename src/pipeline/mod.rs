@@ -17,6 +17,7 @@
 mod matching;
 mod params;
 pub mod rehearse;
+mod shown;
 mod subject;
 mod trail;
 mod tunnel;
@@ -43,7 +44,8 @@ use crate::config::Upstream;
 use crate::identity::{Ask, Identity};
 use crate::metrics::{Metrics, Stage};
 use crate::model::{Decision, Mode, RawRequest, Reason};
-use crate::rules::Rules;
+use crate::rules::target::{self, Reading};
+use crate::rules::{Rules, Then};
 use crate::traces::Walked;
 use matching::Matched;
 
@@ -89,6 +91,26 @@ impl Site {
         });
         let revision = Written::new(|fields| fields.field("policy_revision").text(&rules.revision));
         Self(Arc::new(Parts { upstream, rules, guarded, networks, recent: subject::Recent::default(), names, revision }))
+    }
+
+    /// Reads `target` against the guarded spaces and against every path beside them that something declares.
+    #[must_use]
+    pub fn read<'a>(&self, target: &'a [u8], host: Option<&str>) -> Reading<'a> {
+        let tree = &self.rules.provider.tree;
+        let sockets = self.upstream.websockets == Then::Deny;
+        target::read_beside(target, host, &self.guarded, &|path| {
+            let path = self.below_prefix(path);
+            tree.is_beside(path) || (sockets && tree.is_socket(path))
+        })
+    }
+
+    /// `path` without the path prefix, in whichever case that is written.
+    fn below_prefix<'p>(&self, path: &'p str) -> &'p str {
+        let prefix = &self.upstream.path_prefix;
+        match path.split_at_checked(prefix.len()) {
+            Some((begins, rest)) if begins.eq_ignore_ascii_case(prefix) => rest,
+            _ => path,
+        }
     }
 
     /// The named networks that `client` is in: none when it is not known.

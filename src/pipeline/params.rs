@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::matching::{Given, MatchedRequest};
-use super::trail::{Trail, undeclared};
+use super::trail::Trail;
 use super::tunnel::Call;
 use super::verdict::Denial;
 
@@ -17,6 +17,7 @@ use crate::rules::provider::ResourceId;
 use crate::rules::refusal::{self, Template};
 use crate::rules::router::{self, Found, Pattern};
 use crate::rules::target::{self, QueryFault};
+use crate::rules::vocabulary::Vocabulary;
 
 /// A request whose parameters are what the action declares. Made from a [`MatchedRequest`] only.
 #[derive(Debug)]
@@ -235,7 +236,8 @@ fn refused(trail: Box<Trail>, action: &Action, fault: &ParamFault, given: &[&str
         .collect();
     let own = own_words(action, fault);
     let message = if own.is_some() { action.messages.alone(fault) } else { action.messages.text(fault, given, &others) };
-    let mut denial = trail.deny(refusal::reason(&fault.kind), detail(action, fault));
+    let detail = detail(action, fault, &trail.site.rules.provider.vocabulary);
+    let mut denial = trail.deny(refusal::reason(&fault.kind), detail);
     denial.tell(message, fault.param.clone(), own);
     denial
 }
@@ -250,10 +252,18 @@ fn own_words(action: &Action, fault: &ParamFault) -> Option<Template> {
 }
 
 /// The fault as the operator is told of it. A name that nobody declares may be a secret itself, and is cut as in the target.
-fn detail(action: &Action, fault: &ParamFault) -> String {
+fn detail(action: &Action, fault: &ParamFault, vocabulary: &Vocabulary) -> String {
     let mut fault = fault.clone();
-    if matches!(fault.kind, FaultKind::Unknown | FaultKind::Malformed) && action.param(&fault.param).is_none() {
-        fault.param = String::from_utf8_lossy(&undeclared(fault.param.as_bytes())).into_owned();
+    match action.param(&fault.param) {
+        None if matches!(fault.kind, FaultKind::Unknown | FaultKind::Malformed) => {
+            fault.param = match fault.param.split_once('=') {
+                Some((name, _)) => format!("{}=...", vocabulary.told(name)),
+                None => vocabulary.told(&fault.param).into_owned(),
+            };
+        }
+        // This kind quotes the value.
+        Some(param) if param.secret && matches!(fault.kind, FaultKind::NotAnObject(_)) => fault.kind = FaultKind::Malformed,
+        _ => {}
     }
     format!("`{}`: {}", fault.param, action.messages.alone(&fault))
 }

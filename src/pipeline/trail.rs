@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Site;
+use super::shown::{self, LONGEST_SHOWN, shown};
 use crate::audit::Object;
 use crate::identity::{Caller, Known, Table};
 use crate::metrics::Labels;
@@ -15,11 +16,7 @@ use crate::model::{Decision, Door, Mode, Obligation, RawRequest, Reason, Record,
 use crate::policy::PolicyInfo;
 use crate::rules::Action;
 use crate::rules::provider::Tunnel;
-
-/// The most of a target that is recorded, in bytes.
-const LONGEST_SHOWN: usize = 512;
-/// The longest name that is recorded although nobody declares it, in bytes: tokens are longer.
-const LONGEST_NAME: usize = 32;
+use crate::rules::vocabulary::{CUT, brief};
 
 /// A moment by both clocks: the one on the wall, for people, and the one that only goes forward, for durations.
 #[derive(Debug, Clone, Copy)]
@@ -87,10 +84,10 @@ impl Trail {
         Box::new(Self {
             id: ulid::Ulid::from_datetime(began.time.into()).to_string(),
             began,
-            site,
             door: Door::None,
-            method: method(raw.method).unwrap_or_else(|| shown(raw.method.as_bytes(), 32).into()),
-            target: shown_target(raw.target, action),
+            method: method(raw.method).unwrap_or_else(|| shown(brief(raw.method).as_bytes(), LONGEST_SHOWN).into()),
+            target: shown::target(raw.target, &site, action),
+            site,
             correlation: raw.correlation.clone(),
             client: raw.client,
             action: None,
@@ -106,11 +103,6 @@ impl Trail {
             is_self: None,
             table: Record::default(),
         })
-    }
-
-    /// Values of the action's declared parameters may be shown.
-    pub(super) fn shown(&mut self, raw: &RawRequest<'_>, action: &Action) {
-        self.target = shown_target(raw.target, Some(action));
     }
 
     /// The action was found.
@@ -237,7 +229,10 @@ impl Trail {
     /// Everything that the policies could read, and the client's address.
     fn write_context(&self, fields: &mut Object<'_>) {
         match &self.params {
-            Some(params) => fields.field("params").object(|fields| params.write(fields)),
+            Some(params) => fields.field("params").object(|fields| {
+                let action = self.action.as_ref().filter(|action| action.has_secret());
+                params.write(fields, |name| action.and_then(|action| action.param(name)).is_some_and(|param| param.secret));
+            }),
             None => fields.field("params").null(),
         }
         match self.client {
@@ -251,10 +246,10 @@ impl Trail {
             fields.field("networks").texts(self.networks.iter().map(String::as_str));
         }
         if !self.table.is_empty() {
-            fields.field("table").object(|fields| self.table.write(fields));
+            fields.field("table").object(|fields| self.table.write(fields, |_| false));
         }
         for fact in &self.facts {
-            fields.entry(&fact.name).object(|fields| fact.record.write(fields));
+            fields.entry(&fact.name).object(|fields| fact.record.write(fields, |_| false));
         }
     }
 
@@ -284,9 +279,11 @@ impl Trail {
 }
 
 impl Record {
-    fn write(&self, fields: &mut Object<'_>) {
+    /// Writes every value but those that are `secret`.
+    fn write(&self, fields: &mut Object<'_>, secret: impl Fn(&str) -> bool) {
         for (name, value) in self.iter() {
             match value {
+                _ if secret(name) => fields.entry(name).text(CUT),
                 Value::Boolean(value) => fields.entry(name).truth(*value),
                 Value::Integer(value) => fields.entry(name).number(*value),
                 Value::Text(value) => fields.entry(name).text(value),
@@ -315,142 +312,4 @@ fn obligations(obligations: &[Obligation], fields: &mut Object<'_>) {
 /// The methods that guarded requests nearly always have.
 pub(super) fn method(name: &str) -> Option<Cow<'static, str>> {
     ["GET", "POST", "HEAD"].into_iter().find(|usual| *usual == name).map(Cow::Borrowed)
-}
-
-/// Whether `bytes` may be shown as they are, as nearly every target may.
-fn is_printable(bytes: &[u8], longest: usize) -> bool {
-    bytes.len() <= longest && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
-}
-
-/// `bytes` with everything that is not printable ASCII percent-encoded, at most `longest` bytes in all.
-fn shown(bytes: &[u8], longest: usize) -> String {
-    use std::fmt::Write as _;
-    const CUT: &str = "...";
-    let mut text = String::with_capacity(bytes.len().min(longest) + CUT.len());
-    for byte in bytes {
-        match byte {
-            b' '..=b'~' => text.push(char::from(*byte)),
-            byte => {
-                let _ = write!(text, "%{byte:02X}");
-            }
-        }
-        if text.len() > longest {
-            text.truncate(longest.saturating_sub(CUT.len()));
-            text.push_str(CUT);
-            break;
-        }
-    }
-    text
-}
-
-/// A target without what stands before an `@` in its first part: `http://user:password@host/`.
-fn without_password(target: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'@', target).is_none() {
-        return target.into();
-    }
-    let begins = target.windows(2).position(|two| two == b"//").map_or(0, |at| at + 2);
-    let authority = target.get(begins..).unwrap_or_default().split(|byte| b"/\\?#".contains(byte)).next().unwrap_or_default();
-    match authority.iter().rposition(|byte| *byte == b'@') {
-        Some(at) if begins > 0 || !target.starts_with(b"/") => {
-            let before = target.get(..begins).unwrap_or_default();
-            [before, b"...", target.get(begins + at..).unwrap_or_default()].concat().into()
-        }
-        _ => target.into(),
-    }
-}
-
-/// A target as received; values behind its path stand only where `action` declares their names.
-///
-/// What one server takes for a part of the path is a query to the next, so whatever could separate them does here.
-fn shown_target(target: &[u8], action: Option<&Action>) -> String {
-    let target = &without_password(target);
-    let declared = |name: &[u8]| action.is_some_and(|action| action.params.iter().any(|param| param.name.as_bytes() == name));
-    let end = path_end(target);
-    let mut cut = Vec::with_capacity(target.len() + 8);
-    cut.extend_from_slice(target.get(..end).unwrap_or_default());
-    let query = target.get(end..).unwrap_or_default();
-    for pair in query.split_inclusive(|byte| b"?&;#".contains(byte)) {
-        let (pair, separator) = match pair.split_last() {
-            Some((last, pair)) if b"?&;#".contains(last) => (pair, Some(*last)),
-            _ => (pair, None),
-        };
-        let equals = pair.iter().position(|byte| *byte == b'=');
-        let name = pair.get(..equals.unwrap_or(pair.len())).unwrap_or_default();
-        if declared(name) {
-            cut.extend_from_slice(pair);
-        } else {
-            let shown = undeclared(name);
-            cut.extend_from_slice(&shown);
-            cut.extend_from_slice(if equals.is_some() && !shown.ends_with(b"=...") { b"=..." } else { b"" });
-        }
-        cut.extend(separator);
-    }
-    if !is_printable(&cut, LONGEST_SHOWN) {
-        return shown(&cut, LONGEST_SHOWN);
-    }
-    String::from_utf8(cut).unwrap_or_default()
-}
-
-/// What may be shown of a name that nobody declares: it may be a secret itself (`?t0ken`), or hold one (`?token%3Dsecret`).
-pub(super) fn undeclared(name: &[u8]) -> Vec<u8> {
-    let escaped = name.windows(3).position(|three| three.eq_ignore_ascii_case(b"%3d"));
-    let equals = escaped.into_iter().chain(name.iter().position(|byte| *byte == b'=')).min();
-    match (name.get(..equals.unwrap_or(name.len())).unwrap_or_default(), equals) {
-        (name, _) if name.len() > LONGEST_NAME => b"...".to_vec(),
-        (name, Some(_)) => [name, b"=..."].concat(),
-        (name, None) => name.to_vec(),
-    }
-}
-
-/// Where the path of `target` ends for the server that sees the earliest end: behind `?`, `;` or `#`, encoded ones too.
-fn path_end(target: &[u8]) -> usize {
-    let plain = target.iter().position(|byte| b"?;#".contains(byte)).map(|at| at + 1);
-    let ends = |at: &usize| {
-        let three = target.get(*at..at + 3).unwrap_or_default();
-        [b"%3f", b"%3b", b"%23"].iter().any(|end| three.eq_ignore_ascii_case(*end))
-    };
-    let encoded = memchr::memchr_iter(b'%', target).find(ends).map(|at| at + 3);
-    plain.into_iter().chain(encoded).min().unwrap_or(target.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_of_undeclared_names_are_not_shown() {
-        assert_eq!(shown_target(b"/api/v1/x?access_token=secret&a", None), "/api/v1/x?access_token=...&a");
-        for (target, shown) in [
-            ("/a;token=secret/b", "/a;token=..."),
-            ("/a%3Ftoken=secret", "/a%3Ftoken=..."),
-            ("/a%3fb%3Dc=secret", "/a%3fb=..."),
-            ("/a?token%3dsecret&%74oken=secret", "/a?token=...&%74oken=..."),
-            ("/a?0123456789012345678901234567890123456789&b=c", "/a?...&b=..."),
-            ("/a#token=secret", "/a#token=..."),
-            ("/a?b=c?token=secret&d;e=f", "/a?b=...?token=...&d;e=..."),
-            ("/a?&&=", "/a?&&=..."),
-            ("/a?", "/a?"),
-        ] {
-            assert_eq!(shown_target(target.as_bytes(), None), shown);
-        }
-    }
-
-    #[test]
-    fn a_password_before_a_host_is_not_shown() {
-        assert_eq!(shown_target(b"http://u:hunter2@x/a?b", None), "http://...@x/a?b");
-        assert_eq!(shown_target(b"//u:hunter2@x/a", None), "//...@x/a");
-        assert_eq!(shown_target(b"u:hunter2@x", None), "...@x");
-        assert_eq!(shown_target(b"/a/@b", None), "/a/@b");
-    }
-
-    #[test]
-    fn a_target_is_shown_escaped_and_cut() {
-        assert_eq!(shown_target(b"/a\n\xff\"b", None), "/a%0A%FF\"b");
-        for target in [b"/".repeat(5000), b"/".repeat(513), [b"/".repeat(511), b"\xff".to_vec()].concat(), b"\xff".repeat(400)] {
-            let text = shown_target(&target, None);
-            assert_eq!(text.len(), LONGEST_SHOWN);
-            assert!(text.ends_with("..."), "{text}");
-        }
-        assert_eq!(shown_target(&b"/".repeat(512), None), "/".repeat(512), "what fits is not cut");
-    }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::model::{RawRequest, Reason};
 use crate::rules::json;
 use crate::rules::target;
+use crate::rules::vocabulary::brief;
 
 /// One call of a method.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +47,7 @@ impl Call {
                     _ => return Err(invalid("the form holds something other than one `message`")),
                 }
             }
-            other => return Err(invalid(format!("the body is of the type `{other}`"))),
+            other => return Err(invalid(format!("the body is of the type `{}`", told_type(other)))),
         };
         let inner = json::read(message.as_bytes()).map_err(|error| invalid(format!("the message: {error}")))?;
         let Value::Object(mut fields) = inner else { return Err(invalid("the message is no object")) };
@@ -66,7 +67,9 @@ impl Call {
         // What Meteor's own client may add: a seed for ids that both sides make up.
         fields.remove("randomSeed");
         match fields.keys().next() {
-            Some(unknown) => Err(Unreadable { reason: Reason::ParamUnknown, why: format!("the message holds `{unknown}`") }),
+            Some(unknown) => {
+                Err(Unreadable { reason: Reason::ParamUnknown, why: format!("the message holds `{}`", brief(unknown)) })
+            }
             None => Ok(Self { id, method, params }),
         }
     }
@@ -93,8 +96,15 @@ pub(super) fn json_content(raw: &RawRequest<'_>) -> Result<Value, Unreadable> {
     }
     match media_type(raw)?.as_str() {
         "application/json" => json::read(content).map_err(|error| invalid(format!("the body: {error}"))),
-        other => Err(invalid(format!("the body is of the type `{other}`"))),
+        other => Err(invalid(format!("the body is of the type `{}`", told_type(other)))),
     }
+}
+
+/// A content type as it may be told: one that is in use, or one that is too short for a secret.
+fn told_type(kind: &str) -> &str {
+    const USUAL: [&str; 4] =
+        ["application/x-www-form-urlencoded", "application/octet-stream", "multipart/form-data", "application/ejson"];
+    if USUAL.contains(&kind) { kind } else { brief(kind) }
 }
 
 /// The content type without its parameters; a charset other than UTF-8 would be another reading.
@@ -114,7 +124,7 @@ fn only_message(outer: Value) -> Result<String, Unreadable> {
     let Value::Object(mut fields) = outer else { return Err(invalid("the body is no object")) };
     let Some(Value::String(message)) = fields.remove("message") else { return Err(invalid("the body has no `message`")) };
     match fields.keys().next() {
-        Some(unknown) => Err(Unreadable { reason: Reason::ParamUnknown, why: format!("the body holds `{unknown}`") }),
+        Some(unknown) => Err(Unreadable { reason: Reason::ParamUnknown, why: format!("the body holds `{}`", brief(unknown)) }),
         None => Ok(message),
     }
 }

@@ -22,7 +22,6 @@ use crate::audit::Recorded;
 use crate::metrics::{self, Labels, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Mode, Reason};
 use crate::pipeline::{self, Admission, Moment, Open, Outcome, Permit, Refused, Site};
-use crate::rules::Then;
 use crate::rules::refusal::Refusal;
 use crate::traces::{Ended, Trace, Walked};
 
@@ -106,17 +105,11 @@ impl Gateway {
         };
         exchange.index = index;
         exchange.site = Some(site.clone());
-        if raw.method == "TRACE" {
-            return refuse(site, Reason::FramingInvalid, "`TRACE` would show the credential to whoever asks");
-        }
         let limits = &self.gate.config.limits;
         let bytes: usize = raw.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         if raw.headers.len() > limits.header_fields || bytes > limits.header_bytes {
             self.gate.metrics.rejected(RejectedCause::HeaderTooLarge);
             return refuse(site, Reason::FramingInvalid, "the header section is too large");
-        }
-        if raw.has_header("upgrade") && site.upstream.websockets == Then::Deny {
-            return refuse(site, Reason::RouteUnlisted, "the operator closed WebSockets");
         }
         let Some(handle) = self.gate.handles.get(index) else { return nothing_served() };
         self.gate.pipeline.admit(&raw, &site, &handle.identity, now, walked).await

@@ -233,6 +233,9 @@ impl Running {
             if mode == Mode::Observe {
                 tracing::warn!(upstream, provider = kind, "NOTHING IS ENFORCED for this upstream: mode = \"observe\"");
             }
+            if let Some(why) = provider.left_open(site.upstream.websockets, site.upstream.unlisted_methods) {
+                tracing::warn!(upstream, provider = kind, "{why}");
+            }
             tracing::info!(
                 upstream,
                 provider = kind,

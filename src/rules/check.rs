@@ -1,5 +1,6 @@
 //! From a typed provider file to a checked one: every fault is found in one reading.
 
+mod beside;
 mod facts;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use super::router::{Pattern, Tree};
 use crate::identity::{CallerPlan, FactPlan, Lookup, Plan, Pointer, ResetHeader, ResetUnit, TablePlan};
 use crate::metrics::Usual;
 use crate::model::{Fault, Faults, Place, Reason};
+use beside::words as words_of;
 
 /// One reading of one file.
 pub(super) struct Check<'a> {
@@ -64,12 +66,16 @@ impl<'a> Check<'a> {
             .tunnel
             .into_iter()
             .map(|tunnel| {
-                let doors = self.patterns(tunnel.rest).into_iter().map(Arc::new).collect();
+                let doors = self.closed_patterns(tunnel.rest).into_iter().map(Arc::new).collect();
                 Arc::new(Tunnel { doors, reveals: tunnel.reveals, errors: self.words(tunnel.errors) })
             })
             .collect();
-        let routes: Vec<Route> = raw.route.into_iter().map(|route| self.route(route)).collect();
+        let routes: Vec<Route> = raw.route.into_iter().map(|route| self.route(route, &actions)).collect();
         self.overlaps(&actions, &routes);
+        let tells_sockets = raw.sockets.is_some();
+        let sockets = raw.sockets.map(|sockets| self.sockets(sockets)).unwrap_or_default();
+        let secrets = self.secrets(raw.secrets);
+        let guarded: Vec<String> = raw.guarded.into_iter().map(Spanned::into_inner).collect();
         let credentials: Vec<Vec<Arc<str>>> =
             raw.caller.credential.iter().map(|all| all.iter().map(|header| self.header(header).into()).collect()).collect();
         if credentials.is_empty() || credentials.iter().any(Vec::is_empty) {
@@ -96,7 +102,6 @@ impl<'a> Check<'a> {
             name,
             namespace: raw.namespace.into_inner(),
             summary: raw.summary,
-            guarded: raw.guarded.into_iter().map(Spanned::into_inner).collect(),
             host: raw.host,
             encoded: raw.encoded,
             permissions: raw.permissions,
@@ -109,7 +114,11 @@ impl<'a> Check<'a> {
             credentials,
             id_lengths,
             keep_on_401,
-            tree: Tree::of(&actions, &tunnels, &routes),
+            tree: Tree::of(&actions, &tunnels, &routes, &sockets, &guarded),
+            vocabulary: words_of(&actions, &tunnels, &routes, &sockets, &secrets, &guarded),
+            guarded,
+            sockets,
+            tells_sockets,
             actions,
             tunnels,
             routes,
@@ -255,15 +264,11 @@ impl<'a> Check<'a> {
         patterns
     }
 
-    fn route(&mut self, raw: raw::Route) -> Route {
-        Route { doors: self.patterns(raw.rest), reveals: raw.reveals, then: raw.then, encoded: raw.encoded }
-    }
-
     fn action(&mut self, raw: raw::Action, facts: &[FactPlan], tables: &[TablePlan], messages: &Messages) -> Action {
         if raw.rest.is_none() && raw.method.is_none() {
             self.fault(&raw.id, format!("`{}` has no door: neither `rest` nor `method`", raw.id.get_ref()));
         }
-        let doors = raw.rest.map(|rest| self.patterns(rest)).unwrap_or_default();
+        let doors = raw.rest.map(|rest| self.closed_patterns(rest)).unwrap_or_default();
         let names: Vec<String> = raw.params.keys().cloned().collect();
         let known = |name: &str| names.iter().any(|known| known == name);
         for pattern in &doors {
@@ -299,6 +304,9 @@ impl<'a> Check<'a> {
             ResourceId::Params(params) => params.as_slice(),
             ResourceId::Caller => &[],
         };
+        for name in resource_params.iter().filter(|name| params.iter().any(|param| param.secret && param.name == **name)) {
+            self.fault(&Spanned::new(span.clone(), ()), format!("`{name}` is secret, and a resource stands in every record"));
+        }
         for name in resource_params.iter().chain(raw.one_of.iter().map(Spanned::get_ref)).chain(raw.own.keys()) {
             if !known(name) {
                 let at = Spanned::new(span.clone(), ());
@@ -395,7 +403,15 @@ impl<'a> Check<'a> {
             self.fault(spanned, format!("no number is within the bounds of `{name}`"));
         }
         let refusal = raw.refusal.as_ref().and_then(|body| self.parsed(body));
-        Param { name: name.to_owned(), place, form: form(raw), required: raw.required, empty: empty(raw.empty), refusal }
+        Param {
+            name: name.to_owned(),
+            place,
+            form: form(raw),
+            required: raw.required,
+            empty: empty(raw.empty),
+            refusal,
+            secret: raw.secret,
+        }
     }
 
     /// Two declarations that match one path: the reader could not tell which is meant.

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::vocabulary::brief;
+
 /// How deep arrays and objects may be nested.
 const DEEPEST: usize = 32;
 
@@ -75,7 +77,7 @@ impl<'de> Deserialize<'de> for Strict {
                 let mut object = Map::new();
                 while let Some((name, Strict(value))) = fields.next_entry::<String, Strict>()? {
                     if object.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("`{name}` stands twice in an object")));
+                        return Err(A::Error::custom(format_args!("`{}` stands twice in an object", brief(&name))));
                     }
                     object.insert(name, value);
                 }

@@ -12,6 +12,7 @@ pub mod router;
 pub mod source;
 pub mod stated;
 pub mod target;
+pub mod vocabulary;
 
 use std::sync::Arc;
 

@@ -27,6 +27,8 @@ pub struct Param {
     pub empty: Empty,
     /// A refusal of its own for a bad value: the body's template.
     pub refusal: Option<super::refusal::Template>,
+    /// Whether its value is a credential, which no record and no trace shows.
+    pub secret: bool,
 }
 
 /// Where a parameter stands in the target.

@@ -6,6 +6,7 @@ use super::param::{Empty, Form, GREATEST_INTEGER, Param, Place};
 pub use super::raw::{HostHeader, Then};
 use super::refusal::{Messages, Template, Words, status};
 use super::router::{Pattern, Tree};
+use super::vocabulary::Vocabulary;
 use crate::identity::Plan;
 use crate::metrics::Usual;
 use crate::model::{Fault, Kind, Reason};
@@ -55,6 +56,12 @@ pub struct Provider {
     pub tunnels: Vec<Arc<Tunnel>>,
     /// Known routes that are not judged.
     pub routes: Vec<Route>,
+    /// Where the server takes sockets, and what stands in for them: an operator closes all of it at once.
+    pub sockets: Vec<Pattern>,
+    /// Whether the file says so, be it that there are none.
+    pub tells_sockets: bool,
+    /// The words of the file, which a record may show whoever writes them.
+    pub vocabulary: Vocabulary,
     /// Their patterns, to be found by paths.
     pub tree: Tree,
 }
@@ -148,6 +155,8 @@ pub struct Tunnel {
 pub struct Route {
     /// Its routes.
     pub doors: Vec<Pattern>,
+    /// The RPC methods that give the same: with the route they are closed.
+    pub methods: Vec<String>,
     /// What it reveals, in plain words.
     pub reveals: String,
     /// What becomes of it.
@@ -173,6 +182,12 @@ impl Action {
     #[must_use]
     pub fn takes_body(&self) -> bool {
         self.params.iter().any(|param| param.place == Place::Body)
+    }
+
+    /// Whether one of its parameters is a credential.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        self.params.iter().any(|param| param.secret)
     }
 
     /// Whether the path parameter `name` may be percent-encoded.
@@ -235,6 +250,31 @@ impl Provider {
     #[must_use]
     pub fn method(&self, name: &str) -> Option<&Arc<Action>> {
         self.actions.iter().find(|action| action.method.as_deref() == Some(name))
+    }
+
+    /// The closed route that gives the same as the method `name`.
+    #[must_use]
+    pub fn closes_method(&self, name: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.then == Then::Deny && route.methods.iter().any(|method| method == name))
+    }
+
+    /// What these settings of an upstream close and what is open all the same: a socket behind another transport, or a method
+    /// behind a socket, which nobody reads.
+    #[must_use]
+    pub fn left_open(&self, websockets: Then, unlisted_methods: Then) -> Option<String> {
+        if websockets == Then::Deny && !self.tells_sockets {
+            let why =
+                "closes handshakes only: `provider.toml` has no `[sockets]`, whose `paths` name what stands in for a socket";
+            return Some(format!("`websockets = \"deny\"` {why}"));
+        }
+        let socket = self.sockets.first().filter(|_| websockets == Then::Forward)?.path(|name| format!("{{{name}}}"));
+        let closes = |route: &&Route| route.then == Then::Deny && !route.methods.is_empty();
+        let closed = match self.routes.iter().find(closes) {
+            _ if unlisted_methods == Then::Deny => "`unlisted_methods = \"deny\"`".to_owned(),
+            Some(route) => format!("the closed route `{}`", route.doors.first()?),
+            None => return None,
+        };
+        Some(format!("{closed} closes methods that can still be called over `{socket}`: `websockets = \"deny\"` closes that too"))
     }
 
     /// The words for `reason`, an action's own before the provider's.

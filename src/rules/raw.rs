@@ -45,6 +45,16 @@ pub(super) struct ProviderFile {
     pub(super) tunnel: Vec<Tunnel>,
     #[serde(default)]
     pub(super) route: Vec<Route>,
+    pub(super) sockets: Option<Sockets>,
+    #[serde(default)]
+    pub(super) secrets: Vec<Spanned<String>>,
+}
+
+/// Where the server takes sockets, and what stands in for them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sockets {
+    pub(super) paths: Vec<Spanned<String>>,
 }
 
 /// Which `Host` the upstream is sent.
@@ -287,6 +297,8 @@ pub(super) struct Param {
     #[serde(default)]
     pub(super) encoded: bool,
     pub(super) refusal: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) secret: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -334,6 +346,9 @@ pub(super) struct Tunnel {
 #[serde(deny_unknown_fields)]
 pub(super) struct Route {
     pub(super) rest: Spanned<OneOrMany>,
+    /// The RPC methods that give the same.
+    #[serde(default)]
+    pub(super) method: Vec<Spanned<String>>,
     pub(super) reveals: String,
     pub(super) then: Then,
     #[serde(default)]

@@ -10,7 +10,7 @@ use super::target;
 pub use tree::Tree;
 use tree::{Door, Leads};
 
-/// A declared `METHOD /path/{name}`.
+/// A declared `METHOD /path/{name}`; `{name*}` at its end stands for everything below.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     /// The method.
@@ -22,6 +22,8 @@ pub struct Pattern {
 enum Segment {
     Literal(String),
     Named(String),
+    /// One segment or more, to the end of the path.
+    Rest(String),
 }
 
 /// Where a canonical path leads.
@@ -67,7 +69,10 @@ impl std::str::FromStr for Pattern {
         let segments = rest
             .split('/')
             .map(|segment| match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
-                Some(name) if !name.is_empty() => Ok(Segment::Named(name.to_owned())),
+                Some(name) if !matches!(name, "" | "*") => Ok(match name.strip_suffix('*') {
+                    Some(name) => Segment::Rest(name.to_owned()),
+                    None => Segment::Named(name.to_owned()),
+                }),
                 _ if segment.contains(['{', '}', '?', '%', '*', ' ']) => Err(format!("`{segment}` is no path segment")),
                 _ => Ok(Segment::Literal(segment.to_owned())),
             })
@@ -76,6 +81,9 @@ impl std::str::FromStr for Pattern {
         let inner = segments.split_last().map(|(_, inner)| inner).unwrap_or_default();
         if rest.is_empty() || inner.contains(&Segment::Literal(String::new())) {
             return Err(format!("`{path}` has an empty segment"));
+        }
+        if let Some(Segment::Rest(name)) = inner.iter().find(|segment| matches!(segment, Segment::Rest(_))) {
+            return Err(format!("`{{{name}*}}` is everything below, so it ends a path"));
         }
         Ok(Self { method: method.to_owned(), segments })
     }
@@ -88,6 +96,7 @@ impl std::fmt::Display for Pattern {
             match segment {
                 Segment::Literal(text) => write!(f, "/{text}")?,
                 Segment::Named(name) => write!(f, "/{{{name}}}")?,
+                Segment::Rest(name) => write!(f, "/{{{name}*}}")?,
             }
         }
         Ok(())
@@ -98,9 +107,30 @@ impl Pattern {
     /// The names of its segments.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
-            Segment::Named(name) => Some(name.as_str()),
+            Segment::Named(name) | Segment::Rest(name) => Some(name.as_str()),
             Segment::Literal(_) => None,
         })
+    }
+
+    /// Its literal segments.
+    pub(super) fn words(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Literal(text) => Some(text.as_str()),
+            Segment::Named(_) | Segment::Rest(_) => None,
+        })
+    }
+
+    /// Whether it ends in everything below.
+    #[must_use]
+    pub fn is_open_ended(&self) -> bool {
+        matches!(self.segments.last(), Some(Segment::Rest(_)))
+    }
+
+    /// Whether every path that it matches lies in one of the `spaces`.
+    #[must_use]
+    pub(super) fn is_within(&self, spaces: &[String]) -> bool {
+        let path = self.path(|name| format!("{{{name}}}"));
+        spaces.iter().any(|space| target::within(&path, space))
     }
 
     /// The path with each named segment replaced by what `value` gives for it.
@@ -110,13 +140,23 @@ impl Pattern {
         path
     }
 
+    /// `path`, if it matches, with each named segment for which `instead` gives something replaced.
+    #[must_use]
+    pub fn with(&self, path: &str, mut instead: impl FnMut(&str) -> Option<String>) -> Option<String> {
+        let mut values = self.matches(path)?.into_iter();
+        Some(self.path(|name| {
+            let value = values.next().map(|(_, value)| value).unwrap_or_default();
+            instead(name).unwrap_or(value)
+        }))
+    }
+
     /// The same behind what `path` holds.
     pub fn path_onto(&self, path: &mut String, mut value: impl FnMut(&str) -> String) {
         for segment in &self.segments {
             path.push('/');
             match segment {
                 Segment::Literal(text) => path.push_str(text),
-                Segment::Named(name) => path.push_str(&value(name)),
+                Segment::Named(name) | Segment::Rest(name) => path.push_str(&value(name)),
             }
         }
     }
@@ -130,7 +170,9 @@ impl Pattern {
             && self.segments.iter().zip(&other.segments).all(|pair| match pair {
                 (Segment::Literal(a), Segment::Literal(b)) => a == b,
                 (Segment::Named(_), Segment::Literal(text)) | (Segment::Literal(text), Segment::Named(_)) => !text.is_empty(),
-                (Segment::Named(_), Segment::Named(_)) => true,
+                (Segment::Named(_), Segment::Named(_)) | (Segment::Rest(_), Segment::Rest(_)) => true,
+                // One that ends where the other goes on is the closer one.
+                (Segment::Rest(_), _) | (_, Segment::Rest(_)) => false,
             })
     }
 
@@ -147,8 +189,12 @@ impl Pattern {
             match segment {
                 Segment::Literal(text) if text == part => {}
                 Segment::Literal(_) => return None,
-                Segment::Named(_) if part.is_empty() => return None,
+                Segment::Named(_) | Segment::Rest(_) if part.is_empty() => return None,
                 Segment::Named(name) => named.push((name.as_str(), part.to_owned())),
+                Segment::Rest(name) => {
+                    let rest = std::iter::once(part).chain(parts.by_ref()).collect::<Vec<_>>().join("/");
+                    named.push((name.as_str(), rest));
+                }
             }
         }
         parts.next().is_none().then_some(named)
@@ -162,7 +208,7 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
     let method = if method == "HEAD" { "GET" } else { method };
     let of_action = |door: &Door| match door.leads {
         Leads::Action(place) => actions.get(place).and_then(|action| Some((action, action.doors.get(door.index)?))),
-        Leads::Tunnel(_) | Leads::Route(_) => None,
+        Leads::Tunnel(_) | Leads::Route(_) | Leads::Socket => None,
     };
     let literal = tree.literal(path).iter().filter_map(of_action).find(|(_, pattern)| pattern.method == method);
     if let Some((action, pattern)) = literal {
@@ -173,13 +219,13 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
     let on_tunnels = || {
         on.iter().filter_map(|door| match door.leads {
             Leads::Tunnel(place) => tunnels.get(place).and_then(|tunnel| Some((tunnel, tunnel.doors.get(door.index)?))),
-            Leads::Action(_) | Leads::Route(_) => None,
+            Leads::Action(_) | Leads::Route(_) | Leads::Socket => None,
         })
     };
     let on_routes = || {
         on.iter().filter_map(|door| match door.leads {
             Leads::Route(place) => routes.get(place).and_then(|route| Some((route, route.doors.get(door.index)?))),
-            Leads::Action(_) | Leads::Tunnel(_) => None,
+            Leads::Action(_) | Leads::Tunnel(_) | Leads::Socket => None,
         })
     };
     let action = on_actions().filter(|(_, pattern)| pattern.method == method).max_by_key(|(_, pattern)| pattern.literals());

@@ -14,13 +14,15 @@ const MOST_PAIRS: usize = 100;
 /// What stays as it is when a segment or a value is written: the unreserved characters of RFC 3986 §2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// How a target reads, given the guarded spaces.
+/// How a target reads, given the guarded spaces and the single paths that are declared beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading<'a> {
-    /// No reading of it leads into a guarded space.
+    /// No reading of it leads into a guarded space or to a declared path.
     Outside,
     /// Its one reading leads into a guarded space.
     Inside(Canonical<'a>),
+    /// Its one reading leads to no guarded space, but to a path that is declared all the same.
+    Declared(Canonical<'a>),
     /// It could be read as one inside a guarded space, but not in one way only; what is wrong is told.
     Ambiguous(&'static str),
 }
@@ -37,7 +39,14 @@ pub struct Canonical<'a> {
 /// Reads `target` against the `guarded` spaces (`/api`), for a request addressed to `host`.
 #[must_use]
 pub fn read<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String]) -> Reading<'a> {
-    if !leads_inside(target, guarded) {
+    read_beside(target, host, guarded, &|_| false)
+}
+
+/// Reads `target` against the `guarded` spaces and against the paths for which `declared` holds, which is asked in the
+/// spelling of the target and in lower case.
+#[must_use]
+pub fn read_beside<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String], declared: &dyn Fn(&str) -> bool) -> Reading<'a> {
+    if !leads_inside(target, guarded, declared) {
         return Reading::Outside;
     }
     let (origin, absolute) = origin_form(target);
@@ -63,6 +72,7 @@ pub fn read<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String]) -> Rea
     match canonical_path(path) {
         Err(why) => Reading::Ambiguous(why),
         Ok(path) if guarded.iter().any(|space| within(path, space)) => Reading::Inside(Canonical { path, query }),
+        Ok(path) if declared(path) => Reading::Declared(Canonical { path, query }),
         Ok(_) => Reading::Ambiguous("the path leads into a guarded space only as a forgiving server reads it"),
     }
 }
@@ -84,9 +94,9 @@ fn origin_form(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Whether any server, or row of servers, that decodes, merges slashes, resolves dots, drops path parameters, ignores case or
-/// takes the target for a reference would be led by `target` into a guarded space. Wide on purpose: a false yes costs an odd
-/// target, a false no costs the gate.
-fn leads_inside(target: &[u8], guarded: &[String]) -> bool {
+/// takes the target for a reference would be led by `target` into a guarded space, or to a path for which `declared` holds.
+/// Wide on purpose: a false yes costs an odd target, a false no costs the gate.
+fn leads_inside(target: &[u8], guarded: &[String], declared: &dyn Fn(&str) -> bool) -> bool {
     // As nearly every target of a guarded space begins; nothing needs to be made of it.
     let plain = |space: &String| {
         target.strip_prefix(space.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?')))
@@ -95,7 +105,7 @@ fn leads_inside(target: &[u8], guarded: &[String]) -> bool {
         return true;
     }
     let spaces: Vec<String> = guarded.iter().map(|space| space.to_ascii_lowercase()).collect();
-    Readings::default().any(target, &|path| spaces.iter().any(|space| within(path, space)))
+    Readings::default().any(target, &|path| spaces.iter().any(|space| within(path, space)) || declared(path))
 }
 
 /// Whether `found` holds for any path in lower case that a forgiving server, or a row of them, could make of `path`.
@@ -105,7 +115,7 @@ pub fn some_reading(path: &str, found: impl Fn(&str) -> bool) -> bool {
 }
 
 /// Whether `path` is `space` or lies below it.
-fn within(path: &str, space: &str) -> bool {
+pub(super) fn within(path: &str, space: &str) -> bool {
     path.strip_prefix(space).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -388,7 +398,7 @@ mod tests {
             let refused = match reading(target) {
                 Reading::Ambiguous(_) => true,
                 Reading::Inside(canonical) => needs_declaration(canonical.path),
-                Reading::Outside => false,
+                Reading::Outside | Reading::Declared(_) => false,
             };
             assert!(refused, "{target}: {:?}", reading(target));
         }

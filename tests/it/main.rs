@@ -13,6 +13,7 @@ mod command_line;
 mod commands;
 mod connections;
 mod corpus;
+mod declared;
 mod demo;
 mod differential;
 mod entrance;

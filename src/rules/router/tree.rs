@@ -15,6 +15,10 @@ pub struct Tree {
     literal: HashMap<String, Vec<Door>>,
     /// Those that must not be reached past their verdict, their literals in lower case.
     watched: Node,
+    /// The watched ones that lie in no guarded space.
+    beside: Node,
+    /// Where the server takes sockets, or what stands in for them.
+    sockets: Node,
 }
 
 /// The patterns that begin alike.
@@ -23,6 +27,8 @@ struct Node {
     literals: HashMap<String, Node>,
     named: Option<Box<Node>>,
     ends: Vec<Door>,
+    /// Those that match whatever lies below.
+    rest: Vec<Door>,
 }
 
 /// Which pattern of the provider it is; in the order of the file, actions before tunnels before routes.
@@ -39,35 +45,49 @@ pub(super) enum Leads {
     Action(usize),
     Tunnel(usize),
     Route(usize),
+    Socket,
 }
 
 impl Tree {
-    /// Puts every pattern in its place.
+    /// Puts every pattern in its place; `guarded` are the guarded spaces.
     #[must_use]
-    pub fn of(actions: &[Arc<Action>], tunnels: &[Arc<Tunnel>], routes: &[Route]) -> Self {
+    pub fn of(
+        actions: &[Arc<Action>],
+        tunnels: &[Arc<Tunnel>],
+        routes: &[Route],
+        sockets: &[Pattern],
+        guarded: &[String],
+    ) -> Self {
         let mut tree = Self::default();
         for (place, action) in actions.iter().enumerate() {
-            tree.add(Leads::Action(place), action.doors.iter().map(AsRef::as_ref), true);
+            tree.add(Leads::Action(place), action.doors.iter().map(AsRef::as_ref), Some(guarded));
             for (index, pattern) in action.doors.iter().enumerate().filter(|(_, pattern)| pattern.names().next().is_none()) {
                 let doors = tree.literal.entry(pattern.path(|_| String::new())).or_default();
                 doors.push(Door { leads: Leads::Action(place), index });
             }
         }
         for (place, tunnel) in tunnels.iter().enumerate() {
-            tree.add(Leads::Tunnel(place), tunnel.doors.iter().map(AsRef::as_ref), true);
+            tree.add(Leads::Tunnel(place), tunnel.doors.iter().map(AsRef::as_ref), Some(guarded));
         }
         for (place, route) in routes.iter().enumerate() {
-            tree.add(Leads::Route(place), route.doors.iter(), route.then == Then::Deny);
+            tree.add(Leads::Route(place), route.doors.iter(), (route.then == Then::Deny).then_some(guarded));
+        }
+        for (index, socket) in sockets.iter().enumerate() {
+            tree.sockets.insert(&socket.segments, Door { leads: Leads::Socket, index }, str::to_ascii_lowercase);
         }
         tree
     }
 
-    fn add<'p>(&mut self, leads: Leads, doors: impl Iterator<Item = &'p Pattern>, watched: bool) {
+    /// Those that are watched come with the guarded spaces.
+    fn add<'p>(&mut self, leads: Leads, doors: impl Iterator<Item = &'p Pattern>, watched: Option<&[String]>) {
         for (index, pattern) in doors.enumerate() {
             let door = Door { leads, index };
-            self.declared.insert(&pattern.segments, door, |text| text.to_owned());
-            if watched {
-                self.watched.insert(&pattern.segments, door, |text| text.to_ascii_lowercase());
+            self.declared.insert(&pattern.segments, door, str::to_owned);
+            if let Some(guarded) = watched {
+                self.watched.insert(&pattern.segments, door, str::to_ascii_lowercase);
+                if !pattern.is_within(guarded) {
+                    self.beside.insert(&pattern.segments, door, str::to_ascii_lowercase);
+                }
             }
         }
     }
@@ -89,9 +109,18 @@ impl Tree {
 
     /// Whether `which` holds for a watched pattern from which `path` differs only in the case of literals, a trailing slash,
     /// or something hung on to the last segment: an attempt on the guarded path by somebody who knows a more forgiving server.
-    pub(super) fn nearly(&self, path: &str, mut which: impl FnMut(Door) -> bool) -> bool {
-        let mut exactly = |path: &str| path.split_once('/').is_some_and(|(_, rest)| self.watched.nearly(Some(rest), &mut which));
-        exactly(path) || path.strip_suffix('/').is_some_and(exactly)
+    pub(super) fn nearly(&self, path: &str, which: impl FnMut(Door) -> bool) -> bool {
+        self.watched.nearly_from(path, which)
+    }
+
+    /// Whether `path` is, or nearly is, one of a watched pattern that lies in no guarded space.
+    pub(crate) fn is_beside(&self, path: &str) -> bool {
+        self.beside.nearly_from(path, |_| true)
+    }
+
+    /// Whether `path` is, or nearly is, one where the server takes sockets or what stands in for them.
+    pub(crate) fn is_socket(&self, path: &str) -> bool {
+        self.sockets.nearly_from(path, |_| true)
     }
 }
 
@@ -101,6 +130,7 @@ impl Node {
         let below = match first {
             Segment::Literal(text) => self.literals.entry(written(text)).or_default(),
             Segment::Named(_) => self.named.get_or_insert_default(),
+            Segment::Rest(_) => return self.rest.push(door),
         };
         below.insert(rest, door, written);
     }
@@ -109,6 +139,9 @@ impl Node {
     fn collect(&self, rest: Option<&str>, found: &mut Vec<Door>) {
         let Some(rest) = rest else { return found.extend(&self.ends) };
         let (part, rest) = parted(rest);
+        if !part.is_empty() {
+            found.extend(&self.rest);
+        }
         if let Some(below) = self.literals.get(part) {
             below.collect(rest, found);
         }
@@ -117,8 +150,16 @@ impl Node {
         }
     }
 
+    fn nearly_from(&self, path: &str, mut which: impl FnMut(Door) -> bool) -> bool {
+        let mut exactly = |path: &str| path.split_once('/').is_some_and(|(_, rest)| self.nearly(Some(rest), &mut which));
+        exactly(path) || path.strip_suffix('/').is_some_and(exactly)
+    }
+
     fn nearly(&self, rest: Option<&str>, which: &mut impl FnMut(Door) -> bool) -> bool {
         let Some(rest) = rest else { return self.ends.iter().any(|door| which(*door)) };
+        if self.rest.iter().any(|door| which(*door)) {
+            return true;
+        }
         let (part, rest) = parted(rest);
         if let Some(below) = &self.named
             && below.nearly(rest, which)
@@ -162,9 +203,9 @@ mod tests {
         let exactly = |path: &str| {
             let parts: Vec<&str> = path.split('/').skip(1).collect();
             let last = parts.len().wrapping_sub(1);
-            parts.len() == pattern.segments.len()
+            (parts.len() == pattern.segments.len() || (pattern.is_open_ended() && parts.len() > pattern.segments.len()))
                 && pattern.segments.iter().zip(&parts).enumerate().all(|(index, (segment, part))| match segment {
-                    Segment::Named(_) => true,
+                    Segment::Named(_) | Segment::Rest(_) => true,
                     Segment::Literal(text) => {
                         let (part, text) = (part.to_ascii_lowercase(), text.to_ascii_lowercase());
                         let continued = || part.strip_prefix(&text).is_some_and(|rest| rest.starts_with(['.', ';', '%']));
@@ -176,19 +217,25 @@ mod tests {
     }
 
     fn route(text: &str) -> Route {
-        Route { doors: vec![text.parse().unwrap()], reveals: String::new(), then: Then::Deny, encoded: false }
+        Route {
+            doors: vec![text.parse().unwrap()],
+            methods: Vec::new(),
+            reveals: String::new(),
+            then: Then::Deny,
+            encoded: false,
+        }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn a_tree_finds_what_a_look_at_every_pattern_finds(
-            patterns in prop::collection::vec("GET(/(a|A|b|a\\.b|\\{x\\})){1,4}/?", 0..12),
+            patterns in prop::collection::vec("GET(/(a|A|b|a\\.b|\\{x\\})){1,4}(/|/\\{x\\*\\})?", 0..12),
             path in "(/(a|A|b|B|a\\.b|a\\.B;c|b%41|b\\.|\\.a|;|é|)){1,5}|a/b|",
         ) {
             let patterns: Vec<String> = patterns.iter().map(|pattern| pattern.replacen("GET/", "GET /", 1)).collect();
             let routes: Vec<Route> = patterns.iter().map(|pattern| route(pattern)).collect();
-            let tree = Tree::of(&[], &[], &routes);
+            let tree = Tree::of(&[], &[], &routes, &[], &[]);
             let found: Vec<Leads> = tree.on(&path).iter().map(|door| door.leads).collect();
             let all = routes.iter().enumerate();
             let expected: Vec<Leads> = all
