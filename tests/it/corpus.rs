@@ -25,9 +25,9 @@ use crate::support::lenient::{GUARDED, Lenient, Seen};
 use crate::support::{Gate, GateBuilder, PATIENCE};
 
 /// One file.
-struct Attempt {
-    name: String,
-    provider: String,
+pub struct Attempt {
+    pub name: String,
+    pub provider: String,
     expect: String,
     reason: Option<String>,
     /// The client says that it has no more to send.
@@ -61,7 +61,7 @@ impl Attempt {
     }
 
     /// The bytes to send: `{host}` and its like are replaced, `{3*ab}` is repeated.
-    fn filled(&self, host: &str) -> Vec<u8> {
+    pub fn filled(&self, host: &str) -> Vec<u8> {
         let inner = format!("GET /api/v1/rooms.roles?rid={BOARDROOM} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let (length, chunked_length) = (inner.len().to_string(), (inner.len() + 5).to_string());
         let hex = format!("{:x}", inner.len());
@@ -98,7 +98,7 @@ impl Attempt {
     }
 
     /// Sends it and reads all that is answered, to the end of the connection.
-    async fn send(&self, gate: SocketAddr) -> Vec<u8> {
+    pub async fn send(&self, gate: SocketAddr) -> Vec<u8> {
         let mut stream = TcpStream::connect(gate).await.unwrap();
         // A gate that refuses early may close before it was sent everything.
         let sent = stream.write_all(&self.filled(&gate.to_string())).await;
@@ -131,7 +131,7 @@ impl Attempt {
 const BROKEN: &str = "A GUARDED ANSWER WITHOUT A PERMIT";
 
 /// The path of the request that ends every attempt.
-const LAST: &str = "/the-last-word";
+pub const LAST: &str = "/the-last-word";
 
 /// Whether an answer's head is there; its body is short.
 fn is_whole(answers: &[u8]) -> bool {
@@ -139,9 +139,9 @@ fn is_whole(answers: &[u8]) -> bool {
 }
 
 /// A gate before an upstream, with what was seen of either so far.
-struct Replay {
-    gate: Gate,
-    upstream: Lenient,
+pub struct Replay {
+    pub gate: Gate,
+    pub upstream: Lenient,
     records: usize,
     /// What was rejected before any verdict, and what was answered with 400.
     counts: (f64, f64),
@@ -149,7 +149,7 @@ struct Replay {
 }
 
 impl Replay {
-    async fn before(provider: &str, fast_path: bool) -> Self {
+    pub async fn before(provider: &str, fast_path: bool) -> Self {
         let upstream = Lenient::start().await;
         let url = || upstream.url().parse().unwrap();
         let builder = match provider {
@@ -222,14 +222,20 @@ impl Replay {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_request_of_the_corpus_shows_a_guarded_answer_without_a_permit() {
+/// Every file, by name.
+pub fn attempts() -> Vec<Attempt> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "http"));
     paths.sort();
     let attempts: Vec<Attempt> = paths.iter().map(|path| Attempt::read(path)).collect();
     assert!(attempts.len() >= 200, "only {} files", attempts.len());
+    attempts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_of_the_corpus_shows_a_guarded_answer_without_a_permit() {
+    let attempts = attempts();
     let mut failures = Vec::new();
     for (provider, fast_path) in ["rocketchat", "docusign-rooms"].into_iter().flat_map(|name| [(name, true), (name, false)]) {
         let mut replay = Replay::before(provider, fast_path).await;

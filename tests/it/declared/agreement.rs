@@ -1,0 +1,192 @@
+//! `explain` says of every request of the corpus what a gate does with it on the wire.
+
+use rolegate::audit::{Entry, Object};
+use rolegate::model::{Body, RawRequest, Record};
+use rolegate::pipeline::{Evaluation, Site, evaluate_request};
+use rolegate::rules::{Known, KnownSubject};
+use serde_json::{Map, Value};
+
+use crate::corpus::{Attempt, LAST, Replay, attempts};
+
+/// What `explain` cannot be told: how a message is framed, to whom it goes, and what lookups run into.
+const OF_THE_WIRE: [&str; 7] = [
+    "framing_invalid",
+    "host_unknown",
+    "credential_refused",
+    "facts_limited",
+    "facts_unavailable",
+    "overloaded",
+    "audit_unavailable",
+];
+
+/// What a record says of a verdict, whoever asks for it.
+const SAID: [&str; 9] = ["door", "method", "target", "action", "resource", "decision", "reason", "detail", "policies"];
+
+/// The first request of some bytes, as the standard reads it.
+struct First {
+    method: String,
+    target: Vec<u8>,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Body,
+    content: Option<Vec<u8>>,
+}
+
+impl First {
+    /// Nothing where the standard has more than one reading of it, or none.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut fields = [httparse::EMPTY_HEADER; 128];
+        let mut head = httparse::Request::new(&mut fields);
+        let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
+        let headers: Vec<(String, Vec<u8>)> =
+            head.headers.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
+        let all = |name: &str| headers.iter().filter(|(field, _)| field == name).map(|(_, value)| value).collect::<Vec<_>>();
+        let (lengths, codings) = (all("content-length"), all("transfer-encoding"));
+        let rest = &bytes[length..];
+        let (body, content) = match (lengths.as_slice(), codings.as_slice()) {
+            ([], []) => (Body::Absent, None),
+            ([length], []) => match std::str::from_utf8(length).ok()?.parse().ok()? {
+                0 => (Body::Absent, None),
+                length => (Body::Sized(length), Some(rest.get(..usize::try_from(length).ok()?)?.to_vec())),
+            },
+            ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") => (Body::Streamed, Some(dechunked(rest)?)),
+            _ => return None,
+        };
+        let (method, target) = (head.method?.to_owned(), head.path?.as_bytes().to_vec());
+        Some(Self { method, target, headers, body, content })
+    }
+
+    fn raw(&self) -> Option<RawRequest<'_>> {
+        let headers: Vec<(&str, &[u8])> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let host = headers.iter().find(|(name, _)| *name == "host").and_then(|(_, value)| std::str::from_utf8(value).ok())?;
+        Some(RawRequest {
+            method: &self.method,
+            target: &self.target,
+            host: Some(host),
+            headers,
+            body: self.body,
+            content: self.content.as_deref(),
+            client: [127, 0, 0, 1].into(),
+            correlation: None,
+        })
+    }
+}
+
+fn dechunked(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    loop {
+        let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).ok()?, 16).ok()?;
+        let chunk = bytes.get(end + 2..end + 2 + size)?;
+        if size == 0 {
+            return Some(content);
+        }
+        content.extend_from_slice(chunk);
+        bytes = bytes.get(end + 4 + size..)?;
+    }
+}
+
+/// What the record of a request says that was known of its caller.
+fn known(record: Option<&Value>) -> Known {
+    let subject = record.map(|record| &record["subject"]).filter(|subject| !subject.is_null());
+    let text = |name: &str| subject.map_or("somebody", |subject| subject[name].as_str().unwrap_or_default()).to_owned();
+    let empty = Map::new();
+    let context = record.and_then(|record| record["context"].as_object()).unwrap_or(&empty);
+    let of = |name: &str| -> Record {
+        context.get(name).map(|value| serde_json::from_value(value.clone()).unwrap()).unwrap_or_default()
+    };
+    let facts = context
+        .iter()
+        .filter(|(name, value)| !["params", "client", "self", "networks", "table"].contains(&name.as_str()) && value.is_object());
+    Known {
+        subject: Some(KnownSubject {
+            id: text("id"),
+            name: text("name"),
+            roles: vec!["user".to_owned()],
+            // What the upstream's table gives to the role.
+            permissions: vec!["view-c-room".to_owned()],
+        }),
+        facts: facts.map(|(name, _)| (name.clone(), of(name))).collect(),
+        table: of("table"),
+        ..Known::default()
+    }
+}
+
+fn fields(entry: &impl Entry) -> Map<String, Value> {
+    Object::read(|fields| entry.fields(fields)).unwrap()
+}
+
+/// Whether the two say the same, and if not, what.
+fn compare(explained: &Map<String, Value>, record: &Value) -> Result<(), String> {
+    let context = |of: &Value| {
+        let mut context = of.as_object().cloned().unwrap_or_default();
+        context.remove("client");
+        context
+    };
+    for name in SAID {
+        let said = explained.get(name).unwrap_or(&Value::Null);
+        if *said != record[name] {
+            return Err(format!("`{name}`: explained as {said}, recorded as {}", record[name]));
+        }
+    }
+    let (explained, recorded) = (context(explained.get("context").unwrap_or(&Value::Null)), context(&record["context"]));
+    if explained == recorded { Ok(()) } else { Err(format!("context: explained as {explained:?}, recorded as {recorded:?}")) }
+}
+
+/// What is wrong, or whether there was something to compare.
+fn differs(attempt: &Attempt, first: &First, site: &Site, records: &[Value], reached: &[String]) -> Result<bool, String> {
+    let Some(raw) = first.raw() else { return Ok(false) };
+    let record = records.first();
+    if record.is_some_and(|record| OF_THE_WIRE.contains(&record["reason"].as_str().unwrap_or_default())) {
+        return Ok(false);
+    }
+    let sent = |line: &str| reached.iter().any(|reached| reached.starts_with(line));
+    match evaluate_request(site.clone(), &raw, &known(record)) {
+        Evaluation::Open(_) => {
+            let line = format!("{} {}", first.method, String::from_utf8_lossy(&first.target).split('#').next().unwrap());
+            let judged = records.iter().filter(|record| record["target"] == String::from_utf8_lossy(&first.target).as_ref());
+            match (sent(&line), judged.count()) {
+                (true, 0) => Ok(true),
+                // What the entrance refuses has no record.
+                (false, 0) if records.is_empty() && attempt.name.starts_with(['f', 'h', 'm', 'n', 'q', 's']) => Ok(false),
+                (sent, judged) => Err(format!("explained as open; sent: {sent}, recorded {judged} times; reached {reached:?}")),
+            }
+        }
+        Evaluation::Denial(denial) => match record {
+            Some(record) => compare(&fields(&*denial), record).map(|()| true),
+            // What the entrance refuses has no record.
+            None if reached.is_empty() => Ok(false),
+            None => Err(format!("explained as denied ({}), and no record; reached {reached:?}", denial.reason())),
+        },
+        Evaluation::Permit(permit) => {
+            let record = record.ok_or("explained as permitted, and no record")?;
+            compare(&fields(&*permit), record)?;
+            let line = format!("{} {}", permit.method(), permit.target());
+            if sent(&line) { Ok(true) } else { Err(format!("explained to send `{line}`; reached {reached:?}")) }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_and_the_wire_agree_on_every_request_of_the_corpus() {
+    let (mut compared, mut failures) = (0, Vec::new());
+    let attempts = attempts();
+    for provider in ["rocketchat", "docusign-rooms"] {
+        let replay = Replay::before(provider, true).await;
+        let address = replay.gate.address();
+        let (_, site) = replay.gate.shared().site_for(&address.to_string()).unwrap();
+        for attempt in attempts.iter().filter(|attempt| attempt.provider == provider) {
+            let Some(first) = First::read(&attempt.filled(&address.to_string())) else { continue };
+            let before = (replay.gate.records_of("decision").len(), replay.upstream.seen().len());
+            attempt.send(address).await;
+            let records = replay.gate.records_of("decision").split_off(before.0);
+            let reached: Vec<String> = replay.upstream.seen().split_off(before.1).into_iter().map(|seen| seen.line).collect();
+            let reached: Vec<String> = reached.into_iter().filter(|line| !line.contains(LAST)).collect();
+            match differs(attempt, &first, &site, &records, &reached) {
+                Ok(had) => compared += usize::from(had),
+                Err(why) => failures.push(format!("{}: {why}", attempt.name)),
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} files:\n{}", failures.len(), attempts.len(), failures.join("\n"));
+    assert!(compared > 300, "only {compared} of {} could be compared", attempts.len());
+}
