@@ -19,6 +19,6 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command(), "rolegate", &mut script);
-    output::line(String::from_utf8_lossy(&script).trim_end());
+    output::document(String::from_utf8_lossy(&script).trim_end());
     Exit::Good
 }

@@ -1,5 +1,6 @@
 //! How results are printed: for people, or as JSON.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use crate::model::Faults;
+use crate::model::escape::{escape_but, escape_onto, is_unseen};
 
 /// Why stdout takes no more; what was printed since then went nowhere.
 static LOST: OnceLock<io::Error> = OnceLock::new();
@@ -22,8 +24,14 @@ pub(super) enum Format {
     Json,
 }
 
-/// Prints a line to stdout. A failure is kept for [`end`]; the verb goes on, so that its exit code is the one it has earned.
+/// Prints a line to stdout, whatever strangers wrote in it. A failure is kept for [`end`]; the verb goes on, so that its exit
+/// code is the one it has earned.
 pub(super) fn line(text: &str) {
+    document(&one_line(text, || Paint::stdout().0));
+}
+
+/// Prints a text of our own with all its lines to stdout.
+pub(super) fn document(text: &str) {
     if !lost() {
         printed(writeln!(io::stdout().lock(), "{text}"));
     }
@@ -62,10 +70,30 @@ pub(super) fn json(value: &Value) {
     line(&value.to_string());
 }
 
-/// Prints to stderr.
+/// Prints lines to stderr.
 pub(super) fn error(text: &str) {
     // Nobody is left to tell when stderr itself is gone.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", escape_but(text, |c| c == '\n'));
+}
+
+/// `text` with what would end a line, move a cursor or not be seen escaped, but for our own colours where there are any.
+fn one_line(text: &str, coloured: impl FnOnce() -> bool) -> Cow<'_, str> {
+    if !text.contains(is_unseen) {
+        return text.into();
+    }
+    let codes = if coloured() { &["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m"][..] } else { &[] };
+    let mut written = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let code = codes.iter().find(|code| rest.starts_with(**code));
+        let (piece, after) = rest.split_at(code.map_or(c.len_utf8(), |code| code.len()));
+        match code {
+            None if is_unseen(c) => escape_onto(&mut written, c),
+            _ => written.push_str(piece),
+        }
+        rest = after;
+    }
+    written.into()
 }
 
 /// Faults as JSON.
@@ -123,4 +151,17 @@ pub(super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_whatever_is_in_it_and_only_our_colours_are_left() {
+        let text = format!("{} a\nb\u{1b}[2J\u{9b}1A\u{202e}c", Paint(true).bad("deny"));
+        assert_eq!(one_line(&text, || true), "\u{1b}[31mdeny\u{1b}[0m a\\u000ab\\u001b[2J\\u009b1A\\u202ec");
+        assert_eq!(one_line(&text, || false), "\\u001b[31mdeny\\u001b[0m a\\u000ab\\u001b[2J\\u009b1A\\u202ec");
+        assert_eq!(one_line("Zoë", || true), "Zoë");
+    }
 }

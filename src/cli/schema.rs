@@ -16,7 +16,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok((ruleset, _)) => {
             for rules in ruleset.providers() {
                 output::line(&format!("// {}", rules.provider.summary));
-                output::line(&rules.provider.domain(&[]).schema());
+                output::document(&rules.provider.domain(&[]).schema());
             }
             Exit::Good
         }

@@ -36,7 +36,8 @@ pub(super) fn run(args: &Args) -> Exit {
         for failure in &rehearsal.failures {
             match args.format {
                 Format::Human => {
-                    output::line(&format!("{} {}: {}\n  {}", paint.bad("failed"), failure.place, failure.case, failure.why));
+                    output::line(&format!("{} {}: {}", paint.bad("failed"), failure.place, failure.case));
+                    output::line(&format!("  {}", failure.why));
                     failure.hint.iter().for_each(|hint| output::line(&format!("  hint: {hint}")));
                 }
                 Format::Json => results.push(json!({

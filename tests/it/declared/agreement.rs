@@ -65,7 +65,7 @@ impl First {
             headers,
             body: self.body,
             content: self.content.as_deref(),
-            client: [127, 0, 0, 1].into(),
+            client: Some([127, 0, 0, 1].into()),
             correlation: None,
         })
     }

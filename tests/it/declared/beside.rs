@@ -130,7 +130,7 @@ fn request<'a>(method: &'a str, target: &'a [u8]) -> RawRequest<'a> {
         headers: Vec::new(),
         body: Body::Absent,
         content: None,
-        client: [127, 0, 0, 1].into(),
+        client: Some([127, 0, 0, 1].into()),
         correlation: None,
     }
 }

@@ -58,7 +58,7 @@ fn record(site: &Site, method: &str, target: &str, headers: Vec<(&str, &[u8])>, 
         headers,
         body: content.map_or(Body::Absent, |content| Body::Sized(content.len() as u64)),
         content: content.map(str::as_bytes),
-        client: [127, 0, 0, 1].into(),
+        client: Some([127, 0, 0, 1].into()),
         correlation: None,
     };
     let subject = KnownSubject { id: "u1".into(), name: "eve".into(), roles: vec!["user".into()], permissions: Vec::new() };
