@@ -94,7 +94,7 @@ impl<T> ByDoor<T> {
 
 /// The counter of each kind of record, found once.
 #[derive(Debug, Clone)]
-struct Records([(RecordKind, IntCounter); 8]);
+struct Records([(RecordKind, IntCounter); 11]);
 
 impl Records {
     fn of(all: &IntCounterVec) -> Self {
@@ -107,6 +107,9 @@ impl Records {
             RecordKind::Invalidate,
             RecordKind::Recovered,
             RecordKind::Loss,
+            RecordKind::Rotated,
+            RecordKind::Expired,
+            RecordKind::Suppressed,
         ];
         Self(kinds.map(|kind| (kind, all.with_label_values(&[kind.as_str()]))))
     }
@@ -131,6 +134,7 @@ pub struct Metrics {
     audit_write_duration: Histogram,
     audit_failures: IntCounter,
     audit_pending: IntGauge,
+    audit_suppressed: IntCounterVec,
     policy_info: IntGaugeVec,
     policy_matches_disk: IntGauge,
     reload_successful: IntGauge,
@@ -200,6 +204,11 @@ impl Metrics {
                 IntCounter::new("rolegate_audit_failures_total", "Audit records that could not be written.")?,
             )?,
             audit_pending: gauge("audit_pending_records", "Audit records accepted and not yet in the kernel.")?,
+            audit_suppressed: counters(
+                "audit_suppressed_total",
+                "Refusals that were counted in a suppressed record instead of recorded one by one.",
+                &["reason"],
+            )?,
             policy_info: gauges("policy_info", "Always 1; the label names the running policy revision.", &["revision"])?,
             policy_matches_disk: gauge("policy_matches_disk", "1 when the running policies are those on disk.")?,
             reload_successful: gauge("config_last_reload_successful", "1 when the last reload succeeded.")?,
@@ -356,6 +365,11 @@ impl Metrics {
     /// How many accepted records are not yet in the kernel.
     pub fn audit_pending(&self, records: usize) {
         self.audit_pending.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// A refusal leaves no record of its own.
+    pub fn audit_suppressed(&self, reason: Reason) {
+        self.audit_suppressed.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// These rules run from now on.

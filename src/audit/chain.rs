@@ -24,6 +24,9 @@ const BEFORE_HASH: &[u8] = br#","prev":""#;
 /// What a line ends with.
 const END: &[u8] = br#""}"#;
 
+/// What stands between a line's number and the first value of its body.
+const BEFORE_TIME: &[u8] = br#","time":""#;
+
 /// What a line has more than its body and the digits of its number, without its newline, in bytes.
 pub(super) const AROUND: usize = HEAD.len() + BEFORE_HASH.len() + NOTHING_BEFORE.len() + END.len();
 
@@ -94,6 +97,28 @@ impl Hash {
     }
 }
 
+/// Whether `bytes`, which hold no newline, are the beginning of a line such as [`Chain::seal`] writes, up to the whole of it
+/// without its newline.
+pub(super) fn is_beginning(bytes: &[u8]) -> bool {
+    let Some(rest) = bytes.strip_prefix(HEAD) else { return HEAD.starts_with(bytes) };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (seq, rest) = rest.split_at(digits);
+    // The greatest number has 16 digits.
+    if seq.starts_with(b"0") || digits > 16 {
+        return false;
+    }
+    if rest.len() < BEFORE_TIME.len() {
+        return rest.is_empty() || digits > 0 && BEFORE_TIME.starts_with(rest);
+    }
+    if digits == 0 || !rest.starts_with(BEFORE_TIME) || bytes.len() > LINE_BYTES {
+        return false;
+    }
+    match serde_json::from_slice::<serde_json::Value>(bytes) {
+        Ok(_) => Link::read(bytes).is_ok(),
+        Err(error) => error.is_eof(),
+    }
+}
+
 /// What the chain needs of a line.
 #[derive(Debug)]
 pub(super) struct Link<'a> {
@@ -101,23 +126,9 @@ pub(super) struct Link<'a> {
     pub(super) prev: Cow<'a, str>,
 }
 
-/// Why a line is no link of a chain.
+/// Why a line is no link of a chain, in words.
 #[derive(Debug)]
-pub(super) enum Flaw {
-    /// It is not JSON at all, as half a line is not.
-    Garbled(String),
-    /// It is JSON, but no record of this version.
-    Foreign(String),
-}
-
-impl Flaw {
-    /// The flaw in words.
-    pub(super) fn why(self) -> String {
-        match self {
-            Self::Garbled(why) | Self::Foreign(why) => why,
-        }
-    }
-}
+pub(super) struct Flaw(pub(super) String);
 
 impl<'a> Link<'a> {
     /// Reads `line`, which comes without its newline.
@@ -132,19 +143,19 @@ impl<'a> Link<'a> {
             #[serde(borrow)]
             prev: Cow<'a, str>,
         }
-        let text = str::from_utf8(line).map_err(|error| Flaw::Garbled(format!("not UTF-8: {error}")))?;
+        let text = str::from_utf8(line).map_err(|error| Flaw(format!("not UTF-8: {error}")))?;
         let record: Record<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => Flaw::Foreign(format!("not a record: {error}")),
-            _ => Flaw::Garbled(format!("not JSON: {error}")),
+            serde_json::error::Category::Data => Flaw(format!("not a record: {error}")),
+            _ => Flaw(format!("not JSON: {error}")),
         })?;
         if record.v != 1 {
-            return Err(Flaw::Foreign(format!("its `v` is {}, and only 1 is known", record.v)));
+            return Err(Flaw(format!("its `v` is {}, and only 1 is known", record.v)));
         }
         if !(1..=GREATEST_SEQ).contains(&record.seq) {
-            return Err(Flaw::Foreign(format!("its `seq` {} is out of range", record.seq)));
+            return Err(Flaw(format!("its `seq` {} is out of range", record.seq)));
         }
         if record.prev.len() != 64 || !record.prev.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(Flaw::Foreign("its `prev` is not a hash of 64 lower-case hex digits".to_owned()));
+            return Err(Flaw("its `prev` is not a hash of 64 lower-case hex digits".to_owned()));
         }
         Ok(Self { seq: record.seq, prev: record.prev })
     }
@@ -191,6 +202,6 @@ mod tests {
     #[test]
     fn a_name_that_stands_twice_has_two_readings_and_is_no_link() {
         let line = format!(r#"{{"v":1,"seq":1,"seq":2,"prev":"{NOTHING_BEFORE}"}}"#);
-        assert!(matches!(Link::read(line.as_bytes()), Err(Flaw::Foreign(why)) if why.contains("duplicate field `seq`")));
+        assert!(matches!(Link::read(line.as_bytes()), Err(Flaw(why)) if why.contains("duplicate field `seq`")));
     }
 }

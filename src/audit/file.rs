@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
@@ -18,6 +18,8 @@ pub(super) struct Place {
     pub(super) first: u64,
     /// Whether the operator knows that it cannot be rotated.
     pub(super) warned: bool,
+    /// The file that is being written, by whatever name it has now.
+    file: File,
     identity: Identity,
 }
 
@@ -36,6 +38,8 @@ impl Identity {
 pub(super) enum Sight {
     /// It is there.
     There,
+    /// It lies elsewhere, with everything that was written to it.
+    Moved,
     /// It is not there any more, or not all of it; in words.
     Lost(&'static str),
 }
@@ -47,30 +51,36 @@ impl Place {
     /// It is no regular file, another process has it, or the operating system refuses.
     pub(super) fn claim(path: &Path, rotate_bytes: u64) -> Result<(Self, File), OpenError> {
         let (file, identity) = claim(path)?;
-        Ok((Self { path: path.to_owned(), rotate_bytes, first: 1, warned: false, identity }, file))
+        let held = file.try_clone().map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Ok((Self { path: path.to_owned(), rotate_bytes, first: 1, warned: false, file: held, identity }, file))
     }
 
-    /// Moves the file aside and starts a new one, whose first line will have the number `first`.
+    /// Moves the file aside and starts a new one, whose first line will have the number `first`. Gives back where the old one
+    /// lies, and the new one.
     ///
     /// # Errors
     /// The rotated name is taken, or the operating system refuses; the file then is where it was.
-    pub(super) fn rotate(&mut self, first: u64) -> io::Result<File> {
+    pub(super) fn rotate(&mut self, first: u64) -> io::Result<(PathBuf, File)> {
         let aside = self.move_aside()?;
-        match claim(&self.path) {
-            Ok((file, identity)) => {
-                self.identity = identity;
-                self.first = first;
-                self.warned = false;
-                Ok(file)
-            }
+        match claim(&self.path).map_err(io::Error::other).and_then(|(file, identity)| self.take(file, identity, first)) {
+            Ok(file) => Ok((aside, file)),
             Err(error) => {
                 // Somebody may have put a file there meanwhile, and that one is not ours to replace.
                 if is_free(&self.path)? {
                     fs::rename(aside, &self.path)?;
                 }
-                Err(io::Error::other(error))
+                Err(error)
             }
         }
+    }
+
+    /// From now on `file` is the one, and its first line will have the number `first`.
+    fn take(&mut self, file: File, identity: Identity, first: u64) -> io::Result<File> {
+        self.file = file.try_clone()?;
+        self.identity = identity;
+        self.first = first;
+        self.warned = false;
+        Ok(file)
     }
 
     /// Looks whether the file of `bytes` bytes that is being written is still the one at the path.
@@ -79,33 +89,49 @@ impl Place {
     /// The path cannot be looked at.
     pub(super) fn look(&self, bytes: u64) -> io::Result<Sight> {
         match fs::metadata(&self.path) {
-            Ok(metadata) if Identity::of(&metadata) != self.identity => Ok(Sight::Lost("the file was replaced")),
+            Ok(metadata) if Identity::of(&metadata) != self.identity => self.elsewhere(bytes, "the file was replaced"),
             Ok(metadata) if metadata.len() < bytes => Ok(Sight::Lost("the file was shortened")),
             Ok(_) => Ok(Sight::There),
             Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Sight::Lost("the file was removed")),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => self.elsewhere(bytes, "the file was removed"),
                 _ => Err(error),
             },
         }
     }
 
-    /// Starts a new file after [`Sight::Lost`]. What lies at the path, be it a rest of the old file or another one,
-    /// stays untouched under the name that rotation would have given it.
+    /// What became of the file that is not at its path: as long as it has a name somewhere and all its bytes, it was moved, as
+    /// who rotates logs does it. (On NFS a removed file that is open keeps a name until it is closed, and passes for moved.)
+    fn elsewhere(&self, bytes: u64, lost: &'static str) -> io::Result<Sight> {
+        let metadata = self.file.metadata()?;
+        Ok(match metadata.nlink() > 0 && metadata.len() >= bytes {
+            true => Sight::Moved,
+            false => Sight::Lost(lost),
+        })
+    }
+
+    /// Starts a new file after [`Sight::Moved`] or [`Sight::Lost`]. What lies at the path, be it a rest of the old file or
+    /// another one, stays untouched under the name that rotation would have given it; only an empty file that was put there is
+    /// taken, and loses the permissions that the file before it did not have.
     ///
     /// # Errors
     /// Another process has the file at the path, that name is taken, or the operating system refuses.
     pub(super) fn renew(&mut self, first: u64) -> io::Result<File> {
         let ours = fs::metadata(&self.path).is_ok_and(|metadata| Identity::of(&metadata) == self.identity);
         if ours {
-            return self.rotate(first);
+            return self.rotate(first).map(|(_, file)| file);
         }
         let (file, identity) = claim(&self.path).map_err(io::Error::other)?;
-        if file.metadata()?.len() > 0 {
-            return self.rotate(first);
+        let found = file.metadata()?;
+        if found.len() > 0 {
+            return self.rotate(first).map(|(_, file)| file);
         }
-        self.identity = identity;
-        self.first = first;
-        Ok(file)
+        let (found, before) = (found.permissions().mode() & 0o777, self.file.metadata()?.permissions().mode() & 0o777);
+        if found & !before != 0
+            && let Err(error) = file.set_permissions(fs::Permissions::from_mode(found & before))
+        {
+            tracing::warn!(%error, file = %self.path.display(), "the audit log may be read by more people than before");
+        }
+        self.take(file, identity, first)
     }
 
     /// Renames the file to its rotated name.
@@ -119,23 +145,23 @@ impl Place {
     }
 }
 
-/// The rotated file beside `path` that holds the youngest lines.
+/// The rotated files beside `path` with the numbers that their names give them, oldest first.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(super) fn newest_rotated(path: &Path) -> io::Result<Option<PathBuf>> {
-    let directory = directory(path);
-    let mut newest = None;
-    for entry in fs::read_dir(directory)? {
+pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory(path))? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.split('.').find_map(number));
         if let Some(number) = number
             && rotated(path, number).file_name() == Some(&name)
         {
-            newest = newest.max(Some(number));
+            found.push((number, rotated(path, number)));
         }
     }
-    Ok(newest.map(|number| rotated(path, number)))
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The name beside `path` of the rotated file whose first line has the number `first`.
@@ -213,7 +239,7 @@ mod tests {
     fn only_rotated_files_of_this_very_log_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        assert_eq!(newest_rotated(&path).unwrap(), None);
+        assert_eq!(rotated_files(&path).unwrap(), []);
         for name in [
             "audit.00000000000000000009.jsonl",
             "audit.00000000000000000010.jsonl",
@@ -224,6 +250,7 @@ mod tests {
         ] {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        assert_eq!(newest_rotated(&path).unwrap(), Some(folder.path().join("audit.00000000000000000010.jsonl")));
+        let file = |number: u64| (number, folder.path().join(format!("audit.{number:020}.jsonl")));
+        assert_eq!(rotated_files(&path).unwrap(), [file(9), file(10)]);
     }
 }

@@ -2,21 +2,32 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::entry::body;
+use super::keep::Keeper;
 use super::state::{Position, State, Ticket};
-use super::{Durability, Entry, OnFailure, OpenError, Settings};
+use super::suppress::Refusals;
+use super::{Durability, Entry, Event, OnFailure, OpenError, Settings, Sink};
 use crate::metrics::Metrics;
+use crate::model::Reason;
 
 /// How long a buffered record waits for company.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
+
+/// How often old files are looked for.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// How often in a row.
+const KEEP_PASSES: usize = 8;
 
 /// How long the question whether the log is writable waits for records under way: a healthy write takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -36,7 +47,7 @@ const KEPT_BYTES: usize = 64 << 10;
 pub struct AuditLog {
     shared: Arc<Shared>,
     on_failure: OnFailure,
-    flusher: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// The proof that the record of a `T` is where [`Durability`] says, or that the operator chose to go on without.
@@ -114,24 +125,44 @@ pub struct Unrecorded<T> {
 impl AuditLog {
     /// Opens the log, makes the file where it is missing, and goes on with its chain.
     ///
-    /// A line that the last process left torn is cut off; a `recovered` record tells how many bytes it had and holds
-    /// the first 512 of them.
+    /// The torn beginning of a record, as a process leaves it that dies while it writes, is cut off; a `recovered` record tells
+    /// how many bytes it had and holds the first 512 of them.
     ///
     /// # Errors
-    /// The sink cannot be written, another process writes it, or what is there does not end with a record.
+    /// The sink cannot be written, another process writes it, or what is there ends with something else than a record or its
+    /// beginning. Then nothing is touched.
     pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
         let (durability, on_failure) = (settings.durability, settings.on_failure);
-        let state = State::open(settings, metrics.clone())?;
-        let shared = Arc::new(Shared { state: Mutex::new(state), metrics, stopping: Mutex::new(false), stop: Condvar::new() });
-        let flusher = match durability {
-            Durability::Written => None,
-            Durability::Buffered => {
-                let shared = Arc::clone(&shared);
-                let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || shared.flush_until_stopped());
-                Some(thread.map_err(OpenError::Thread)?)
-            }
+        let refusals = Refusals::new(settings.refusals_per_address, metrics.clone());
+        let keeper = match &settings.sink {
+            Sink::File(path) => Keeper::new(path, settings.keep),
+            Sink::Stdout => None,
         };
-        Ok(Self { shared, on_failure, flusher })
+        let state = Mutex::new(State::open(settings, metrics.clone())?);
+        let shared = Shared { state, metrics, refusals, keeper, stopping: Mutex::new(false), stop: Condvar::new() };
+        let mut log = Self { shared: Arc::new(shared), on_failure, threads: Vec::new() };
+        if durability == Durability::Buffered {
+            log.spawn("audit", FLUSH_EVERY, |shared| {
+                // What cannot be written now stays buffered, and was counted.
+                let _ = shared.state.lock().flush();
+            })?;
+        }
+        if log.shared.keeper.is_some() {
+            log.spawn("audit-keep", KEEP_EVERY, |shared| {
+                if let Err(error) = shared.expire(Timestamp::now()) {
+                    tracing::warn!(%error, "old files of the audit log could not be removed");
+                }
+            })?;
+        }
+        Ok(log)
+    }
+
+    /// Does something again and again until the log is dropped, and then for the last time.
+    fn spawn(&mut self, name: &str, every: Duration, again: fn(&Shared)) -> Result<(), OpenError> {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || shared.until_stopped(every, again));
+        self.threads.push(thread.map_err(OpenError::Thread)?);
+        Ok(())
     }
 
     /// Records `entry`; [`AuditLog::record_since`] is told when that began.
@@ -184,6 +215,41 @@ impl AuditLog {
         owes
     }
 
+    /// Whether a refusal of a caller that is not known leaves no record of its own, because the `client` has left so many in this
+    /// second; a `suppressed` record tells of it later. The refusal came at a moment by both clocks.
+    #[must_use]
+    pub fn suppresses(&self, client: Option<IpAddr>, reason: Reason, at: Instant, time: Timestamp) -> bool {
+        !self.shared.refusals.records(client, reason, at, time)
+    }
+
+    /// Records refusals that were counted for ten seconds at `at`, or `all` that were. What cannot be recorded is counted on.
+    /// Says whether a record waits for a [flush](AuditLog::flush), which the caller sees to.
+    pub fn tell_suppressed(&self, at: Instant, all: bool) -> bool {
+        let mut owes = false;
+        for suppressed in self.shared.refusals.due(at, all) {
+            let offered = with_body(&suppressed, |body| {
+                let mut state = self.shared.state.lock();
+                let offered = state.offer(suppressed.time(), body);
+                owes = state.owes();
+                offered
+            });
+            match offered {
+                Ok(()) => self.shared.metrics.audit_record(suppressed.kind(), at.elapsed()),
+                Err(_) => self.shared.refusals.give_back(suppressed),
+            }
+        }
+        owes
+    }
+
+    /// Removes rotated files beyond [`Settings::keep`] as of `now`, oldest first, each after a record of it was made. Gives back
+    /// how many. The log does so itself every ten seconds.
+    ///
+    /// # Errors
+    /// A removal cannot be recorded, or a file cannot be removed; it stays then.
+    pub fn expire(&self, now: Timestamp) -> io::Result<usize> {
+        self.shared.expire(now)
+    }
+
     fn take(&self, entry: &impl Entry) -> io::Result<Taken<'_>> {
         let ticket = with_body(entry, |body| self.shared.state.lock().take(entry.time(), body))?;
         Ok(Taken { log: self, ticket: Some(ticket) })
@@ -219,6 +285,24 @@ impl AuditLog {
         self.shared.state.lock().position()
     }
 
+    /// Looks for the file at its path now, as SIGHUP asks for: where it was moved away, the chain goes on in a new file, which
+    /// begins with a `rotated` record. Without it a moved file is noticed by the first record a second later.
+    ///
+    /// # Errors
+    /// No new file can be begun. Records are refused until one can, or go on without.
+    pub fn reopen(&self) -> io::Result<()> {
+        self.shared.state.lock().reopen(Timestamp::now())
+    }
+
+    /// Begins a new file whatever the size of the old one, with a `rotated` record. Gives back where the old one lies now;
+    /// nothing when it holds no record.
+    ///
+    /// # Errors
+    /// The log has no file, a new one cannot be begun, or what waits cannot be written.
+    pub fn rotate(&self) -> io::Result<Option<PathBuf>> {
+        self.shared.state.lock().rotate(Timestamp::now())
+    }
+
     /// Writes what is buffered.
     ///
     /// # Errors
@@ -232,9 +316,10 @@ impl Drop for AuditLog {
     fn drop(&mut self) {
         *self.shared.stopping.lock() = true;
         self.shared.stop.notify_all();
-        if let Some(thread) = self.flusher.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        self.tell_suppressed(Instant::now(), true);
         self.shared.state.lock().end();
     }
 }
@@ -279,23 +364,55 @@ fn with_body<R>(entry: &impl Entry, then: impl FnOnce(io::Result<&[u8]>) -> R) -
     result
 }
 
-/// What the log shares with its thread.
+/// What the log shares with its threads.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     metrics: Metrics,
+    refusals: Refusals,
+    keeper: Option<Keeper>,
     stopping: Mutex<bool>,
     stop: Condvar,
 }
 
 impl Shared {
-    fn flush_until_stopped(&self) {
+    fn until_stopped(&self, every: Duration, again: fn(&Self)) {
         let mut stopping = self.stopping.lock();
         while !*stopping {
-            self.stop.wait_for(&mut stopping, FLUSH_EVERY);
-            // What cannot be written now stays buffered, and was counted.
-            let _ = self.state.lock().flush();
+            self.stop.wait_for(&mut stopping, every);
+            MutexGuard::unlocked(&mut stopping, || again(self));
         }
+    }
+
+    fn expire(&self, now: Timestamp) -> io::Result<usize> {
+        let Some(keeper) = &self.keeper else { return Ok(0) };
+        let mut removed = 0;
+        // The records of removals can fill files themselves; where each fills one, this has no end.
+        for _ in 0..KEEP_PASSES {
+            let beyond = keeper.beyond(now)?;
+            if beyond.is_empty() {
+                break;
+            }
+            for old in &beyond {
+                self.make(&old.record(now))?;
+                keeper.remove(old)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Records an event; it is in the kernel when this returns.
+    fn make(&self, event: &Event) -> io::Result<()> {
+        let started = Instant::now();
+        with_body(event, |body| {
+            let mut state = self.state.lock();
+            let ticket = state.take(event.time, body)?;
+            state.land(ticket)?;
+            state.flush()
+        })?;
+        self.metrics.audit_record(event.kind, started.elapsed());
+        Ok(())
     }
 }
 

@@ -1,6 +1,9 @@
-//! What the log owes its reader: records that could not be written, and files that were taken away.
+//! What the log owes its reader: that it goes on in another file, that records could not be written, that files were taken
+//! away.
 
+use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Map, json};
@@ -8,13 +11,34 @@ use serde_json::{Map, json};
 use super::{Event, OnFailure};
 use crate::metrics::RecordKind;
 
-/// Losses of which no record tells yet.
+/// What no record tells of yet.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
+    /// New files that were not begun for the size of the old ones.
+    begun: VecDeque<Begun>,
     /// Records that were refused or given up.
     unwritten: Option<Loss>,
     /// Records that are not where they were written.
     removed: Option<Loss>,
+}
+
+/// Why a new file was begun before the old one had its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The old one was moved away.
+    Moved,
+    /// An administrator asked for it.
+    Asked,
+}
+
+/// A new file that was begun.
+#[derive(Debug)]
+struct Begun {
+    cause: Cause,
+    /// The name of the file before it, where that is known.
+    before: Option<String>,
+    /// How many records that one holds.
+    records: u64,
 }
 
 /// Several losses in a row are told as one.
@@ -28,7 +52,13 @@ struct Loss {
 impl Losses {
     /// Nothing is owed.
     pub(super) fn is_empty(&self) -> bool {
-        self.unwritten.is_none() && self.removed.is_none()
+        self.begun.is_empty() && self.unwritten.is_none() && self.removed.is_none()
+    }
+
+    /// A new file was begun; the one `before` it holds `records` records.
+    pub(super) fn begun(&mut self, cause: Cause, before: Option<&Path>, records: u64) {
+        let before = before.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        self.begun.push_back(Begun { cause, before, records });
     }
 
     /// One record, of something that happened at `time`, could not be written.
@@ -43,6 +73,15 @@ impl Losses {
 
     /// What to record next, in the order in which [`Losses::settled`] strikes it off.
     pub(super) fn next(&self, now: Timestamp, on_failure: OnFailure) -> Option<Event> {
+        if let Some(Begun { cause, before, records }) = self.begun.front() {
+            let cause = match cause {
+                Cause::Moved => "moved",
+                Cause::Asked => "asked",
+            };
+            let fields = [("cause", json!(cause)), ("before", json!(before)), ("records", json!(records))];
+            let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            return Some(Event { kind: RecordKind::Rotated, time: now, fields });
+        }
         let (loss, removed) = match (&self.removed, &self.unwritten) {
             (Some(loss), _) => (loss, true),
             (None, Some(loss)) => (loss, false),
@@ -61,7 +100,7 @@ impl Losses {
 
     /// The one told by [`Losses::next`] is recorded.
     pub(super) fn settled(&mut self) {
-        if self.removed.take().is_none() {
+        if self.begun.pop_front().is_none() && self.removed.take().is_none() {
             self.unwritten = None;
         }
     }

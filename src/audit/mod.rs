@@ -4,27 +4,35 @@
 //! demands the proof cannot be reached without a record. Each line holds the SHA-256 of the line before it, so that
 //! [`verify()`] finds every changed, dropped or moved line but the last one. The chain shows tampering only against a
 //! known end: who can write the file can also cut its end off, and a copy of the last hash elsewhere is what shows that.
+//!
+//! Two things leave no record of their own, and are told of by others: refusals of callers that nobody knows beyond so many a
+//! second of one address, which are counted in a `suppressed` record within eleven seconds, so that a process that dies takes
+//! the counts of that long along; and rotated files that [`Keep`] lets go, each of which an `expired` record names before it
+//! is removed.
 
 mod chain;
 mod entry;
 mod file;
+mod keep;
 mod log;
 mod loss;
 mod object;
 mod queue;
 mod sink;
 mod state;
+mod suppress;
 mod tail;
 mod verify;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use self::entry::{Entry, Event};
 pub use self::log::{AuditLog, Recorded, Unrecorded};
 pub use self::object::{Object, Slot, Written};
 pub use self::state::Position;
-pub use self::verify::{Broken, Verified, verify};
+pub use self::verify::{Before, Broken, Unverified, Verified, sorted, verify};
 
 /// How the log is kept; the `[audit]` part of the configuration, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +45,36 @@ pub struct Settings {
     pub rotate_bytes: u64,
     /// What a record that cannot be written means.
     pub on_failure: OnFailure,
+    /// Which rotated files are kept.
+    pub keep: Keep,
+    /// How many refusals of callers that are not known are recorded a second for one address, and ten times as many at once; at
+    /// least 1.
+    pub refusals_per_address: u32,
+}
+
+impl Settings {
+    /// A log in `sink` with every default.
+    #[must_use]
+    pub fn new(sink: Sink) -> Self {
+        Self {
+            sink,
+            durability: Durability::Written,
+            rotate_bytes: 256 << 20,
+            on_failure: OnFailure::Deny,
+            keep: Keep::default(),
+            refusals_per_address: 10,
+        }
+    }
+}
+
+/// Which rotated files are kept; all of them by default. What is beyond either bound is removed, oldest first, after a record
+/// of it was made. The file being written is none of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// How many.
+    pub files: Option<usize>,
+    /// How long after their last record.
+    pub age: Option<Duration>,
 }
 
 /// Where the lines go.
@@ -92,8 +130,8 @@ pub enum OpenError {
         /// The path as configured.
         path: PathBuf,
     },
-    /// The chain has no end to go on from.
-    #[error("{}:{line}: {why}; move the file away to begin a new chain", file.display())]
+    /// The chain has no end to go on from, or the file holds what is not the log's own.
+    #[error("{}:{line}: {why}; name another path, or move the file away to begin a new chain", file.display())]
     Broken {
         /// The file, which can be a rotated one.
         file: PathBuf,

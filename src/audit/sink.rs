@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use super::OpenError;
 use super::file::{Place, Sight};
@@ -123,13 +124,31 @@ impl Output {
             return;
         }
         match place.rotate(first) {
-            Ok(file) => self.replace(file),
+            Ok((_, file)) => self.replace(file),
             Err(error) if !place.warned => {
                 tracing::warn!(%error, file = %place.path.display(), "the audit log could not be rotated and grows on");
                 place.warned = true;
             }
             Err(_) => {}
         }
+    }
+
+    /// Begins a new file whatever the size of this one, for lines from the number `first` on. Gives back where this one lies
+    /// now, and how many lines it holds; nothing when it holds none.
+    ///
+    /// # Errors
+    /// There is no file, or [`Place::rotate`] says.
+    pub(super) fn rotate(&mut self, first: u64) -> io::Result<Option<(PathBuf, u64)>> {
+        let Some(place) = &mut self.place else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the standard output cannot be rotated"));
+        };
+        if self.bytes == 0 {
+            return Ok(None);
+        }
+        let (aside, file) = place.rotate(first)?;
+        let records = self.records;
+        self.replace(file);
+        Ok(Some((aside, records)))
     }
 
     /// Looks whether the file is still where it was put.

@@ -11,8 +11,8 @@ use serde_json::{Map, json};
 
 use super::chain::Chain;
 use super::entry::body;
-use super::file::{Place, Sight, newest_rotated};
-use super::loss::Losses;
+use super::file::{Place, Sight, rotated_files};
+use super::loss::{Cause, Losses};
 use super::queue::{Claim, Queue, Turn};
 use super::sink::{Output, Partial, count_lines};
 use super::tail::Tail;
@@ -53,6 +53,8 @@ pub(super) struct State {
     losses: Losses,
     /// When the file was last seen in its place.
     looked: Timestamp,
+    /// Whether it was not there when it was looked for since, and no new one could be begun.
+    missing: bool,
     failures: u64,
     /// Whether the last attempt to write failed.
     failing: bool,
@@ -81,7 +83,7 @@ impl State {
     /// # Errors
     /// [`AuditLog::open`](super::AuditLog::open) says.
     pub(super) fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
-        let Settings { sink, durability, rotate_bytes, on_failure } = settings;
+        let Settings { sink, durability, rotate_bytes, on_failure, .. } = settings;
         let (output, chain, torn) = match &sink {
             Sink::Stdout => (Output::stdout()?, Chain::new(), Vec::new()),
             Sink::File(path) => open_file(path, rotate_bytes)?,
@@ -95,6 +97,7 @@ impl State {
             lines: Vec::new(),
             losses: Losses::default(),
             looked: Timestamp::now(),
+            missing: false,
             failures: 0,
             failing: false,
             metrics,
@@ -132,6 +135,17 @@ impl State {
     /// The record is not made, and counts as lost.
     pub(super) fn accept(&mut self, time: Timestamp, body: io::Result<&[u8]>) -> io::Result<()> {
         let body = self.ready(time, body)?;
+        self.accepted(time, body);
+        Ok(())
+    }
+
+    /// Takes a record that nobody waits for and that is offered again when it is not taken.
+    ///
+    /// # Errors
+    /// It is not taken.
+    pub(super) fn offer(&mut self, time: Timestamp, body: io::Result<&[u8]>) -> io::Result<()> {
+        let body = body?;
+        self.prepare(time, body)?;
         self.accepted(time, body);
         Ok(())
     }
@@ -201,24 +215,58 @@ impl State {
     /// Looks for the file at most once a second, but always while something is wrong.
     fn look(&mut self, time: Timestamp) -> io::Result<()> {
         let is_fresh = time.duration_since(self.looked).abs() < LOOK_EVERY;
-        if is_fresh && self.losses.is_empty() && !self.failing { Ok(()) } else { self.look_now(time) }
+        if is_fresh && self.losses.is_empty() && !self.failing && !self.missing { Ok(()) } else { self.look_now(time) }
     }
 
     /// Writing to a file that has no name any more succeeds and helps nobody.
     fn look_now(&mut self, time: Timestamp) -> io::Result<()> {
-        if let Sight::Lost(cause) = self.output.look()? {
-            if self.output.records > 0 || self.losses.is_empty() {
-                tracing::error!(cause, records = self.output.records, "the audit log was taken away");
-                self.losses.removed(self.output.records, self.looked, cause);
-                self.output.records = 0;
+        match self.output.look()? {
+            Sight::There => {}
+            Sight::Moved => {
+                let records = self.output.records;
+                self.missing = true;
+                self.output.renew(self.chain.next())?;
+                tracing::info!(records, "the audit log was moved; it goes on in a new file");
+                self.losses.begun(Cause::Moved, None, records);
             }
-            self.output.renew(self.chain.next())?;
+            Sight::Lost(cause) => {
+                if self.output.records > 0 || self.losses.is_empty() {
+                    tracing::error!(cause, records = self.output.records, "the audit log was taken away");
+                    self.losses.removed(self.output.records, self.looked, cause);
+                    self.output.records = 0;
+                }
+                self.output.renew(self.chain.next())?;
+            }
         }
         self.looked = time;
+        self.missing = false;
         Ok(())
     }
 
-    /// Records the losses that no record tells of yet.
+    /// Looks for the file now, and begins a new one where it is gone.
+    ///
+    /// # Errors
+    /// No new one can be begun, or nothing can be written to it.
+    pub(super) fn reopen(&mut self, now: Timestamp) -> io::Result<()> {
+        self.look_now(now).and_then(|()| self.settle(now)).inspect_err(|cause| self.failed(cause))
+    }
+
+    /// Begins a new file; where the old one lies now, or nothing when it holds no record.
+    ///
+    /// # Errors
+    /// There is no file, no new one can be begun, or what waits cannot be written.
+    pub(super) fn rotate(&mut self, now: Timestamp) -> io::Result<Option<PathBuf>> {
+        self.look_now(now)?;
+        self.settle(now)?;
+        self.write()?;
+        let Some((before, records)) = self.output.rotate(self.chain.next())? else { return Ok(None) };
+        tracing::info!(before = %before.display(), records, "the audit log was rotated as asked");
+        self.losses.begun(Cause::Asked, Some(&before), records);
+        self.settle(now)?;
+        Ok(Some(before))
+    }
+
+    /// Records what no record tells of yet.
     fn settle(&mut self, now: Timestamp) -> io::Result<()> {
         while let Some(loss) = self.losses.next(now, self.on_failure) {
             self.record_own(&loss)?;
@@ -361,7 +409,7 @@ fn open_file(path: &Path, rotate_bytes: u64) -> Result<(Output, Chain, Vec<u8>),
 /// The chain as the newest rotated file beside `path` ends it.
 fn chain_of_rotated(path: &Path) -> Result<Chain, OpenError> {
     let directory_refused = |source| OpenError::Io { path: path.to_owned(), source };
-    let Some(rotated) = newest_rotated(path).map_err(directory_refused)? else { return Ok(Chain::new()) };
+    let Some((_, rotated)) = rotated_files(path).map_err(directory_refused)?.pop() else { return Ok(Chain::new()) };
     let refused = |source| OpenError::Io { path: rotated.clone(), source };
     let file = File::open(&rotated).map_err(refused)?;
     let broken = |line, why: &str| OpenError::Broken { file: rotated.clone(), line, why: why.to_owned() };
@@ -399,7 +447,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let sink = Sink::File(path.clone());
-        let settings = Settings { sink, durability: Durability::Written, rotate_bytes: 1 << 20, on_failure: OnFailure::Allow };
+        let settings = Settings { on_failure: OnFailure::Allow, ..Settings::new(sink) };
         let mut state = State::open(settings, Metrics::new().unwrap()).unwrap();
         let file = OpenOptions::new().append(true).open(&path).unwrap();
         state.output.medium = Box::new(NoRoomForMore(file));

@@ -108,7 +108,19 @@ impl Listener {
     /// # Errors
     /// There is no answer; why.
     pub(super) fn get(&self, path: &str) -> Result<Answer, String> {
-        self.exchange(path).map_err(|error| {
+        self.ask("GET", path)
+    }
+
+    /// `POST path`, without content.
+    ///
+    /// # Errors
+    /// There is no answer; why.
+    pub(super) fn post(&self, path: &str) -> Result<Answer, String> {
+        self.ask("POST", path)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Result<Answer, String> {
+        self.exchange(method, path).map_err(|error| {
             // What the system says of a time that has passed is "resource temporarily unavailable".
             let slow = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
             let why = if slow { format!("no answer within {} s", PATIENCE.as_secs()) } else { error.to_string() };
@@ -116,12 +128,13 @@ impl Listener {
         })
     }
 
-    fn exchange(&self, path: &str) -> io::Result<Answer> {
+    fn exchange(&self, method: &str, path: &str) -> io::Result<Answer> {
         let deadline = Instant::now() + PATIENCE;
         let mut stream = self.connect(deadline)?;
         let token = self.token.as_ref().map(|token| format!("authorization: Bearer {}\r\n", token.reveal())).unwrap_or_default();
         stream.set_write_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\n{token}connection: close\r\n\r\n", self.address)?;
+        let length = if method == "POST" { "content-length: 0\r\n" } else { "" };
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: {}\r\n{token}{length}connection: close\r\n\r\n", self.address)?;
         let mut bytes = Vec::new();
         let mut part = [0; 16 * 1024];
         while bytes.len() < LONGEST {

@@ -15,8 +15,8 @@ use crate::proxy::{Gate, Server, StartError};
 /// Run the proxy
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: rolegate run --provider rocketchat --upstream http://127.0.0.1:3000\n\n\
-    SIGTERM drains and ends, SIGHUP reads the policies again. A service manager may hand over listening sockets (LISTEN_FDS)\n\
-    and is told of readiness, reloads and the end (NOTIFY_SOCKET).\n\
+    SIGTERM drains and ends, SIGHUP reads the policies again and opens the audit log again where it was moved. A service manager\n\
+    may hand over listening sockets (LISTEN_FDS) and is told of readiness, reloads and the end (NOTIFY_SOCKET).\n\
     RUST_LOG sets what is logged: a level, or `rolegate::reload=debug` and others with commas between. Nothing in it makes a line\n\
     hold a credential.\n\
     Exit codes: 0 drained, 1 failed, 2 usage, 3 configuration or policies invalid, 74 audit log not writable")]
@@ -110,11 +110,15 @@ async fn serve(server: Server) -> Exit {
     Exit::Good
 }
 
-/// Reads the policies again. To the service manager the reload lasts until they run or are refused.
+/// Begins a new audit log where the old one was moved away, and reads the policies again. To the service manager the reload
+/// lasts until they run or are refused.
 async fn reload(gate: Arc<Gate>) {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         tell(&[NotifyState::Reloading, now]);
     }
+    let audit = Arc::clone(&gate.audit);
+    // A failure is counted and told by the log, which tries again with the next record.
+    drop(tokio::task::spawn_blocking(move || audit.reopen()).await);
     gate.current.ask_and_wait().await;
     tell(&[NotifyState::Ready, NotifyState::Status(&status(&gate))]);
 }

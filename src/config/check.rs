@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{Admin, Audit, Config, Facts, Flags, Limits, Listen, Origin, Policies, Traces, Upstream, raw};
-use crate::audit::{Durability, OnFailure, Sink};
+use crate::audit::{Durability, Keep, OnFailure, Sink};
 use crate::files;
 use crate::identity::LookupAddress;
 use crate::model::{Fault, Faults, Mode, Place, Secret};
@@ -385,7 +385,27 @@ impl Check<'_> {
                 OnFailure::Deny
             }
         };
-        Audit { sink, durability, rotate_bytes: self.bytes(raw.rotate_bytes.as_ref(), 256 * 1024 * 1024), on_failure }
+        let rotate_bytes = self.bytes(raw.rotate_bytes.as_ref(), 256 * 1024 * 1024);
+        let refusals = self.count(raw.refusals_per_address.as_ref(), 10);
+        let refusals_per_address = u32::try_from(refusals).unwrap_or(u32::MAX);
+        Audit { keep: self.keep(raw, &sink), sink, durability, rotate_bytes, refusals_per_address, on_failure }
+    }
+
+    fn keep(&mut self, raw: &raw::Audit, sink: &Sink) -> Keep {
+        let keep = Keep {
+            files: raw.keep.as_ref().map(|keep| self.count(Some(keep), 1)),
+            age: raw.keep_age.as_ref().map(|age| self.positive(Some(age), Duration::MAX)),
+        };
+        if *sink == Sink::Stdout {
+            let hint = Some("name a file in `path`, or leave this to who reads the standard output");
+            if let Some(keep) = &raw.keep {
+                self.fault(keep, "`keep` counts rotated files, and the standard output has none", hint);
+            }
+            if let Some(age) = &raw.keep_age {
+                self.fault(age, "`keep_age` is about rotated files, and the standard output has none", hint);
+            }
+        }
+        keep
     }
 
     fn traces(&mut self, raw: &raw::Traces) -> Traces {

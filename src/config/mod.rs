@@ -173,6 +173,10 @@ pub struct Audit {
     pub durability: crate::audit::Durability,
     /// The size at which a new file begins.
     pub rotate_bytes: u64,
+    /// Which rotated files are kept.
+    pub keep: crate::audit::Keep,
+    /// How many refusals of callers that are not known are recorded a second for one address, and ten times as many at once.
+    pub refusals_per_address: u32,
     /// What a request meets whose record cannot be written.
     pub on_failure: crate::audit::OnFailure,
 }

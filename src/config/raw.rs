@@ -110,6 +110,9 @@ pub(super) struct Audit {
     pub(super) path: Text,
     pub(super) durability: Text,
     pub(super) rotate_bytes: Text,
+    pub(super) keep: Option<Spanned<usize>>,
+    pub(super) keep_age: Text,
+    pub(super) refusals_per_address: Option<Spanned<usize>>,
     pub(super) on_failure: Text,
 }
 

@@ -45,6 +45,12 @@ pub enum RecordKind {
     Recovered,
     /// Records could not be written.
     Loss,
+    /// A new file was begun before the old one had its size.
+    Rotated,
+    /// An old file is removed, as `keep` or `keep_age` say.
+    Expired,
+    /// Refusals that left no records of their own.
+    Suppressed,
 }
 
 impl RecordKind {
@@ -60,6 +66,9 @@ impl RecordKind {
             Self::Invalidate => "invalidate",
             Self::Recovered => "recovered",
             Self::Loss => "loss",
+            Self::Rotated => "rotated",
+            Self::Expired => "expired",
+            Self::Suppressed => "suppressed",
         }
     }
 }

@@ -193,6 +193,11 @@ pub(crate) fn always_enforced(reason: Reason) -> bool {
     )
 }
 
+/// Whether a denial is carried out.
+fn is_enforced(denial: &Denial) -> bool {
+    denial.trail().site().upstream.mode == Mode::Enforce || always_enforced(denial.reason())
+}
+
 /// The walk with its lookups and its record.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -204,6 +209,9 @@ pub struct Pipeline {
 
 /// How long an outcome waits for the next record, to be written with it.
 const WAIT: Duration = Duration::from_millis(1);
+
+/// How often refusals that were only counted are looked for.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 impl Pipeline {
     /// A walk that records to `audit` and counts in `metrics`.
@@ -291,6 +299,9 @@ impl Pipeline {
         walked: &mut Walked,
     ) -> Admission {
         let (denial, decided) = (Trail::new(raw, site, now, None).deny(reason, detail), Instant::now());
+        if self.is_suppressed(&denial, decided) {
+            return self.unrecorded_refusal(&denial, walked);
+        }
         self.refused(self.audit.record_since(*denial, decided), decided, walked)
     }
 
@@ -301,10 +312,18 @@ impl Pipeline {
         }
     }
 
-    /// Writes outcomes that wait for a record which does not come. Never returns.
+    /// Writes outcomes that wait for a record which does not come, and tells of refusals that were only counted. Never returns.
     pub async fn settle(&self) {
+        let mut tick = tokio::time::interval(TELL_EVERY);
         loop {
-            self.owed.notified().await;
+            tokio::select! {
+                () = self.owed.notified() => {}
+                _ = tick.tick() => {
+                    if !self.audit.tell_suppressed(Instant::now(), false) {
+                        continue;
+                    }
+                }
+            }
             tokio::time::sleep(WAIT).await;
             // What cannot be written stays buffered, and was counted; the next record or outcome tries again.
             drop(self.audit.flush());
@@ -327,8 +346,24 @@ impl Pipeline {
     }
 
     async fn refuse(&self, denial: Denial, decided: Instant, walked: &mut Walked) -> Admission {
+        if self.is_suppressed(&denial, decided) {
+            return self.unrecorded_refusal(&denial, walked);
+        }
         let recorded = self.audit.record_together(denial, decided).await;
         self.refused(recorded, decided, walked)
+    }
+
+    /// Whether a denial leaves no record of its own. What is known of a caller, and what goes on all the same, always does.
+    fn is_suppressed(&self, denial: &Denial, decided: Instant) -> bool {
+        let trail = denial.trail();
+        is_enforced(denial)
+            && trail.caller.is_none()
+            && self.audit.suppresses(trail.client, denial.reason(), decided, trail.began().time_at(decided))
+    }
+
+    fn unrecorded_refusal(&self, denial: &Denial, walked: &mut Walked) -> Admission {
+        self.count(denial.trail(), Decision::Deny, Some(denial.reason()), walked);
+        Admission::Refused(Refused::of(denial))
     }
 
     fn refused(
@@ -341,8 +376,7 @@ impl Pipeline {
         match recorded {
             Ok(denial) => {
                 self.count(denial.trail(), Decision::Deny, Some(denial.reason()), walked);
-                let enforced = denial.trail().site().upstream.mode == Mode::Enforce || always_enforced(denial.reason());
-                if enforced { Admission::Refused(Refused::of(&denial)) } else { observed(denial.trail()) }
+                if is_enforced(&denial) { Admission::Refused(Refused::of(&denial)) } else { observed(denial.trail()) }
             }
             Err(unrecorded) => self.unrecorded(unrecorded.entry.into_trail(), &unrecorded.cause.to_string(), walked),
         }

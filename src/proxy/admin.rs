@@ -74,17 +74,18 @@ impl Admin {
                 Ok(page) => (StatusCode::OK, "text/plain; version=0.0.4", page),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n")),
             },
-            (&Method::GET, "/status") | (&Method::POST, "/reload" | "/facts/invalidate") => {
+            (&Method::GET, "/status") | (&Method::POST, "/reload" | "/facts/invalidate" | "/audit/rotate") => {
                 if let Err(status) = self.allowed(head) {
                     return json(status, json!({ "error": status.canonical_reason() }));
                 }
                 match path.as_str() {
                     "/status" => json(StatusCode::OK, self.status()),
                     "/reload" => self.reload().await,
+                    "/audit/rotate" => self.rotate().await,
                     _ => self.invalidate(session).await,
                 }
             }
-            (_, "/livez" | "/readyz" | "/metrics" | "/status" | "/reload" | "/facts/invalidate") => {
+            (_, "/livez" | "/readyz" | "/metrics" | "/status" | "/reload" | "/facts/invalidate" | "/audit/rotate") => {
                 json(StatusCode::METHOD_NOT_ALLOWED, json!({ "error": "method not allowed" }))
             }
             _ => json(StatusCode::NOT_FOUND, json!({ "error": "not found" })),
@@ -148,6 +149,21 @@ impl Admin {
         let (status, body) = match done {
             Ok(Ok(_)) => (StatusCode::OK, json!({ "policy_revision": self.gate.current.live().revision })),
             Ok(Err(faults)) => (StatusCode::UNPROCESSABLE_ENTITY, json!({ "error": faults.to_string() })),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": error.to_string() })),
+        };
+        (status, "application/json", body.to_string())
+    }
+
+    /// Begins a new file of the audit log, and removes old ones as the operator set.
+    async fn rotate(&self) -> (StatusCode, &'static str, String) {
+        let audit = Arc::clone(&self.gate.audit);
+        let done = tokio::task::spawn_blocking(move || {
+            let rotated = audit.rotate()?;
+            Ok::<_, std::io::Error>((rotated, audit.expire(Timestamp::now())?))
+        });
+        let (status, body) = match done.await {
+            Ok(Ok((rotated, removed))) => (StatusCode::OK, json!({ "rotated": rotated, "removed": removed })),
+            Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": error.to_string() })),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": error.to_string() })),
         };
         (status, "application/json", body.to_string())

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use pingora::apps::{HttpServerOptions, ServerApp};
@@ -105,6 +105,8 @@ impl Server {
             durability: config.audit.durability,
             rotate_bytes: config.audit.rotate_bytes,
             on_failure: config.audit.on_failure,
+            keep: config.audit.keep,
+            refusals_per_address: config.audit.refusals_per_address,
         };
         let audit = AuditLog::open(settings, metrics.clone()).map_err(|error| StartError::Audit(error.to_string()))?;
         let gate = Gate::new(config, current, Arc::new(audit), metrics)?;
@@ -210,6 +212,7 @@ impl Running {
             task.abort();
         }
         let cut = self.gate.open.load(Ordering::Acquire);
+        self.gate.audit.tell_suppressed(Instant::now(), true);
         if let Err(error) = self.event(RecordKind::Stop, [("cut_connections", cut.into())]) {
             tracing::error!(%error, "the end could not be recorded");
         }

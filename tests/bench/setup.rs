@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use rolegate::audit::{self, AuditLog, Durability, OnFailure, Sink};
+use rolegate::audit::{self, AuditLog, Durability, Sink};
 use rolegate::config::{Origin, Upstream};
 use rolegate::identity::{Ask, AskError, Identity, LookupAddress, Question, Reply, Settings};
 use rolegate::metrics::Metrics;
@@ -94,12 +94,8 @@ impl Bench {
         let site = Site::new(Arc::new(Upstream::new(provider, origin)), rules, Arc::from([]));
         let metrics = Metrics::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let settings = audit::Settings {
-            sink: Sink::File(folder.path().join("audit.jsonl")),
-            durability,
-            rotate_bytes: 64 << 20,
-            on_failure: OnFailure::Deny,
-        };
+        let sink = Sink::File(folder.path().join("audit.jsonl"));
+        let settings = audit::Settings { durability, rotate_bytes: 64 << 20, ..audit::Settings::new(sink) };
         let audit = Arc::new(AuditLog::open(settings, metrics.clone()).unwrap());
         let identity = Identity::new(settings_of_lookups(), Server, metrics.clone()).unwrap();
         let pipeline = Pipeline::new(Arc::clone(&audit), metrics.clone());

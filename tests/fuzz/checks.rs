@@ -569,7 +569,11 @@ fn verified(files: &[&[u8]]) -> Result<audit::Verified, (usize, usize, String)> 
     }
     let found = audit::verify(&paths);
     paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    found.map_err(|broken| {
+    found.map_err(|unverified| {
+        let broken = match unverified {
+            audit::Unverified::Broken(broken) => broken,
+            other => panic!("{other}"),
+        };
         let file = paths.iter().position(|path| *path == broken.file).unwrap();
         (file, broken.line as usize, broken.why)
     })

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod audit_log;
 mod command_line;
 mod commands;
 mod connections;

@@ -1,6 +1,8 @@
 //! Stories of the log: what its files hold after restarts, rotations, and from many threads.
 
 mod failure;
+mod keeping;
+mod places;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -26,7 +28,7 @@ impl Desk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sink = Sink::File(folder.path().join("audit/audit.jsonl"));
-        let settings = Settings { sink, durability: Durability::Written, rotate_bytes: 1 << 20, on_failure: OnFailure::Deny };
+        let settings = Settings { rotate_bytes: 1 << 20, ..Settings::new(sink) };
         Self { folder, settings, metrics: Metrics::new().unwrap() }
     }
 
@@ -219,7 +221,8 @@ fn rotation_never_overwrites_and_its_failure_costs_no_record() {
 
 #[test]
 fn half_a_line_at_the_end_is_cut_off_and_told() {
-    for torn in [&b"{\"v\":1,\"seq\":3,\"ti\xff"[..], b"no json\n", b"\0\0\0\0", &[b'x'; 2000]] {
+    let long = [&br#"{"v":1,"seq":2,"time":"2026","text":""#[..], &[b'x'; 2000]].concat();
+    for torn in [&br#"{"v":1,"seq":3,"ti"#[..], b"{", b"{\"v\":1,\0\0", b"\0\0\0\0", &long] {
         let desk = Desk::new();
         let log = desk.open();
         log.record(event()).unwrap();
@@ -255,6 +258,12 @@ fn a_file_that_does_not_end_with_a_record_stops_the_start_and_names_the_line() {
     let good = fs::read_to_string(desk.path()).unwrap();
     let newer = good.replace("\"v\":1", "\"v\":2");
     for (content, line, why) in [
+        (format!("{good}no json\n"), 2, "not JSON"),
+        (format!("{good}{}\n", &good[..20]), 2, "not JSON"),
+        (format!("{good}somebody's notes"), 2, "what follows the last record is not the beginning of one"),
+        (format!("{good}{}", "x".repeat(2000)), 2, "what follows the last record"),
+        ("my notes".to_owned(), 1, "holds something else than records"),
+        ("my\nnotes\n".to_owned(), 2, "not JSON"),
         (format!("{good}{newer}"), 2, "its `v` is 2"),
         (format!("{good}{{}}\n"), 2, "missing field `v`"),
         (format!("{good}{good}garbage\ntorn"), 3, "not JSON"),

@@ -68,6 +68,8 @@ impl GateBuilder {
         config.listen.addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.admin.address = SocketAddr::from(([127, 0, 0, 1], 0));
         config.audit.sink = Sink::File(folder.path().join("audit.jsonl"));
+        // Stories look for the record of each refusal, however many they cause.
+        config.audit.refusals_per_address = u32::MAX;
         Self { sample, folder, config }
     }
 
