@@ -17,6 +17,9 @@ use crate::identity::{Ask, AskError, Question, Reply};
 /// The longest answer that is read, in bytes: `permissions.listAll` of a large workspace is a tenth of it.
 const LONGEST_ANSWER: usize = 1024 * 1024;
 
+/// The most interim answers before the one that counts: servers send one or two.
+const MOST_INTERIM: u8 = 16;
+
 /// Asks one upstream, and the other servers that its provider names.
 pub struct LookupClient {
     connector: Connector<()>,
@@ -77,8 +80,20 @@ impl LookupClient {
         let request = request(server, prefix, question).map_err(|why| failed(AskError::Broken(why), true))?;
         session.write_request_header(Box::new(request)).await.map_err(broken(false))?;
         session.finish_request_body().await.map_err(broken(false))?;
-        session.read_response_header().await.map_err(broken(false))?;
-        let (status, headers) = head(&session).ok_or_else(|| failed(AskError::Broken("no answer".into()), true))?;
+        let mut interim = 0;
+        let (status, headers) = loop {
+            session.read_response_header().await.map_err(broken(interim > 0))?;
+            let head = head(&session).ok_or_else(|| failed(AskError::Broken("no answer".into()), true))?;
+            match head.0 {
+                101 => return Err(failed(AskError::Broken("the upstream changed the protocol".into()), true)),
+                100..=199 if interim == MOST_INTERIM => {
+                    return Err(failed(AskError::Broken("interim answers without an end".into()), true));
+                }
+                // They say nothing of what was asked (RFC 9110 §15.2).
+                100..=199 => interim += 1,
+                _ => break head,
+            }
+        };
         let mut body = Vec::new();
         while let Some(chunk) = session.read_response_body().await.map_err(broken(true))? {
             if body.len() + chunk.len() > LONGEST_ANSWER {
