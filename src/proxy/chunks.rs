@@ -1,9 +1,10 @@
 //! Where chunked content ends (RFC 9112 §7.1), so that what comes behind it is another request's.
 
-/// The longest line of chunk framing, in bytes: a size with its extension, or a trailer field.
+/// The longest line of chunk framing, in bytes: a size with its extension; and the longest section of trailer fields.
 const LONGEST_LINE: usize = 4096;
 
-/// Follows chunked content byte by byte; it changes nothing, and the engine reads the same bytes after it.
+/// Follows chunked content byte by byte; it changes nothing, and the engine reads the same bytes after it. It is stricter than
+/// the engine is and most servers are: a line that one of them ends where another reads on is where a request could hide.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     state: State,
@@ -18,6 +19,8 @@ enum State {
     /// In the digits of a size.
     #[default]
     Size,
+    /// Behind them, before a semicolon or the end of the line.
+    Padding,
     /// Behind them, in an extension.
     Extension,
     /// After the carriage return of a size line.
@@ -28,10 +31,12 @@ enum State {
     DataEnd,
     /// After the carriage return behind a chunk's data.
     DataEndFeed,
-    /// At the beginning of a trailer line.
+    /// At the beginning of a trailer field.
     Trailer,
-    /// Within one.
-    TrailerLine,
+    /// In its name.
+    TrailerName,
+    /// In its value.
+    TrailerValue,
     /// After its carriage return.
     TrailerFeed,
     /// After the carriage return of the last, empty line.
@@ -92,7 +97,8 @@ impl Chunks {
         }
         match (self.state, byte) {
             (State::Size, b'\r') if self.digits > 0 => State::SizeEnd,
-            (State::Size, b';' | b' ' | b'\t') if self.digits > 0 => State::Extension,
+            (State::Size | State::Padding, b';') if self.digits > 0 => State::Extension,
+            (State::Size | State::Padding, b' ' | b'\t') if self.digits > 0 => State::Padding,
             (State::Size, byte) => match char::from(byte).to_digit(16) {
                 Some(digit) if self.digits < 15 => {
                     self.digits += 1;
@@ -101,9 +107,8 @@ impl Chunks {
                 }
                 _ => State::Broken,
             },
-            (State::Extension, b'\r') => State::SizeEnd,
-            (State::Extension, b'\n') => State::Broken,
-            (State::Extension, _) => State::Extension,
+            (State::Padding | State::Extension, b'\r') => State::SizeEnd,
+            (State::Extension, byte) if is_text(byte) => State::Extension,
             (State::SizeEnd, b'\n') => {
                 (self.line, self.digits) = (0, 0);
                 if self.size == 0 { State::Trailer } else { State::Data }
@@ -114,17 +119,25 @@ impl Chunks {
                 State::Size
             }
             (State::Trailer, b'\r') => State::LastFeed,
-            (State::Trailer | State::TrailerLine, b'\n') => State::Broken,
-            (State::TrailerLine, b'\r') => State::TrailerFeed,
-            (State::Trailer | State::TrailerLine, _) => State::TrailerLine,
-            (State::TrailerFeed, b'\n') => {
-                self.line = 0;
-                State::Trailer
-            }
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::Trailer | State::TrailerName, byte) if is_token(byte) => State::TrailerName,
+            (State::TrailerValue, b'\r') => State::TrailerFeed,
+            (State::TrailerValue, byte) if is_text(byte) => State::TrailerValue,
+            (State::TrailerFeed, b'\n') => State::Trailer,
             (State::LastFeed, b'\n') => State::Done,
             _ => State::Broken,
         }
     }
+}
+
+/// What a field's value and a quoted string may hold (RFC 9110 §5.5, §5.6.4): no control character but the tab.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
+}
+
+/// What a field's name is made of (RFC 9110 §5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -149,9 +162,13 @@ mod tests {
 
     #[test]
     fn content_ends_behind_its_last_empty_line_however_it_comes() {
-        for content in
-            ["0\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n", "A;x=y\r\n0123456789\r\n00\r\nX: y\r\nZ: \r\n\r\n", "1 \r\na\r\n0\r\n\r\n"]
-        {
+        for content in [
+            "0\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "A;x=y\r\n0123456789\r\n00\r\nX: y\r\nZ: \r\nEmpty:\r\n\r\n",
+            "1 \r\na\r\n0\r\n\r\n",
+            "1\t; a = \"\u{e9} ;\" ; b\r\na\r\n0;last\r\n\r\n",
+        ] {
             let text = format!("{content}GET / HTTP/1.1");
             for step in 1..text.len() {
                 assert_eq!(taken(text.as_bytes(), step), (content.len(), true), "{content:?} by {step}");
@@ -171,6 +188,21 @@ mod tests {
             "fffffffffffffffff\r\n",
             "-1\r\n",
             "0x5\r\nhello",
+            "5;a\nhello",
+            "5;a=\"\n\"\r\nhello",
+            "5;a=\0\r\nhello",
+            "5;a\x7f\r\nhello",
+            "5;a\rb\r\nhello",
+            "5 hello\r\nhello",
+            "5\r\nhello\r\n\r\n0\r\n\r\n",
+            "0\r\nno field\r\n\r\n",
+            "0\r\n: value\r\n\r\n",
+            "0\r\nX : y\r\n\r\n",
+            "0\r\n folded\r\n\r\n",
+            "0\r\nX: y\r\n folded\r\n\r\n",
+            "0\r\nX: \x01\r\n\r\n",
+            "0\r\nX\r\n\r\n",
+            "0\r\n\n",
         ] {
             let text = format!("{text}GET / HTTP/1.1\r\n\r\n");
             assert_eq!(taken(text.as_bytes(), 7), (text.len(), false), "{text:?}");
