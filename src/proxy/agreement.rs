@@ -2,6 +2,7 @@
 //! the engine reads in the same bytes, so that the walk is told the same and the upstream is sent the same.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use ipnet::IpNet;
@@ -35,7 +36,8 @@ pub fn check(bytes: &[u8]) -> bool {
 fn compare(bytes: &[u8], peer: IpAddr, trusted: &[IpNet], raw: &RawRequest<'_>, origin: &convert::Origin) {
     let (_, nothing_more) = duplex(1);
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let mut session = HttpSession::new(Box::new(Fence::around(Wire::Layered(Box::new(nothing_more)), bytes.to_vec(), length)));
+    let fence = Fence::around(Wire::Layered(Box::new(nothing_more)), bytes.to_vec(), length, Arc::default());
+    let mut session = HttpSession::new(Box::new(fence));
     // Every byte is there already.
     let read = session.read_request().now_or_never();
     assert!(matches!(read, Some(Ok(Some(_)))), "the engine does not read what the fast path does: {read:?}");

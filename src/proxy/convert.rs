@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::date::get_cached_date;
 
+use super::relay;
 use crate::audit::Recorded;
 use crate::model::{Body, RawRequest, Reason};
 use crate::pipeline::{Permit, dashed};
@@ -161,6 +162,39 @@ pub(super) fn host(head: &RequestHeader) -> Option<&str> {
     }
 }
 
+/// The host that `raw` is addressed to, empty where a client of HTTP/1.0 names none: health checks do that, and the first server
+/// of a virtual host's address then has them (RFC 9112 §3.2). Nothing where there must be one.
+#[must_use]
+pub(super) fn addressed<'a>(raw: &RawRequest<'a>, version: http::Version) -> Option<&'a str> {
+    let nameless = version == http::Version::HTTP_10 && !raw.has_header("host");
+    raw.host.filter(|host| !host.is_empty()).or(nameless.then_some(""))
+}
+
+/// Whether a head speaks of going on as a WebSocket, and of nothing else.
+#[must_use]
+pub(super) fn is_websocket(headers: &http::HeaderMap) -> bool {
+    let mut named = headers.get_all("upgrade").iter();
+    let first = named.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    first && named.next().is_none()
+}
+
+/// What makes an upstream's answer none that can be passed on, as the fast path has it: framing with more than one reading, or
+/// another protocol than the one that was asked for, if any (RFC 9110 §15.2.2). The engine itself has put one head in order
+/// already in which both a length and chunks were stated.
+#[must_use]
+pub(super) fn answer_fault(head: &ResponseHeader, upgrade: bool) -> Option<&'static str> {
+    let values = |name| head.headers.get_all(name).iter().map(|value| value.as_bytes());
+    match head.status.as_u16() {
+        101 if upgrade && is_websocket(&head.headers) => None,
+        101 => Some("the upstream changed to a protocol that was not asked for"),
+        100..=199 => None,
+        _ => {
+            let old = head.version == http::Version::HTTP_10;
+            relay::framing(values("content-length"), values("transfer-encoding"), old).err()
+        }
+    }
+}
+
 /// The head to send for a recorded permit: made from what was judged, with named fields of the client's and no others.
 ///
 /// # Errors
@@ -290,6 +324,20 @@ fn sent<'a, E>(
     put("x-request-id", permit.trail().id().as_bytes())
 }
 
+/// Makes one `cookie` of those that an h2 client may have sent apart from each other, as everything but h2 reads it (RFC 9113
+/// §8.2.3).
+///
+/// # Errors
+/// Something cannot be written as a header.
+pub(super) fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
+    let mut crumbs = head.headers.get_all("cookie").iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let whole = [first, second].into_iter().chain(crumbs).map(|crumb| crumb.as_bytes()).collect::<Vec<_>>().join(&b"; "[..]);
+        head.insert_header("cookie", whole)?;
+    }
+    Ok(())
+}
+
 /// Replaces what the client said of where it came from by what is known.
 ///
 /// # Errors
@@ -328,8 +376,9 @@ pub(super) fn failure(provider: Option<&Provider>, id: &str, code: u16) -> Refus
     Refusal { status: code, body, headers }
 }
 
-/// A refusal as bytes, for a connection that the engine is not shown; the connection ends with it unless it is `kept`.
-pub(super) fn refusal_bytes(refusal: &Refusal, id: &str, kept: bool) -> Vec<u8> {
+/// A refusal as bytes, for a connection that the engine is not shown; the connection ends with it unless it is `kept`. A HEAD is
+/// told everything but the content (RFC 9110 §9.3.2).
+pub(super) fn refusal_bytes(refusal: &Refusal, id: &str, kept: bool, head_only: bool) -> Vec<u8> {
     let reason =
         http::StatusCode::from_u16(refusal.status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused");
     let mut text = format!("HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n", refusal.status);
@@ -348,7 +397,9 @@ pub(super) fn refusal_bytes(refusal: &Refusal, id: &str, kept: bool) -> Vec<u8> 
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str("\r\n");
-    text.push_str(&refusal.body);
+    if !head_only {
+        text.push_str(&refusal.body);
+    }
     text.into_bytes()
 }
 

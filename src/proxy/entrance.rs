@@ -22,13 +22,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::chunks::Chunks;
 use super::convert;
 use super::errors::Told;
 use super::fast_path::{Client, FastPath, Served};
-use super::fence::{Ending, Fence};
+use super::fence::{Ending, Fence, Handover};
 use super::gate::{Gate, ended};
 use super::head::{self, Fields, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
+use super::stand_in::stand_in;
 use super::tls::Certificate;
 use super::wire::{self, Wire};
 use crate::metrics::RejectedCause;
@@ -51,6 +53,8 @@ const PREFACE: usize = 24;
 const GRACE: Duration = Duration::from_millis(300);
 /// How long an h2 peer may take to answer a PING.
 const PONG: Duration = Duration::from_secs(2);
+/// Why chunked content is refused.
+pub(super) const BROKEN_CHUNKS: &str = "the chunked content is malformed";
 /// How much is read from a client after it was refused, in bytes, and for how long.
 const DRAINED: usize = 256 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -198,6 +202,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let (mut buffer, mut room) = (Vec::new(), Fields::default());
         let tls = self.certificate.is_some();
         let origin = convert::strangers(peer.ip(), tls, &self.gate.config.listen.trusted_proxies);
+        // Of what was not read nothing is believed.
+        let client = origin.as_ref().and_then(|origin| origin.client);
         // A client that connects and says nothing gets no longer than one that says half a head.
         let mut deadline = Instant::now() + limits.header_deadline;
         let mut ended = pin!(end(shutdown.clone()).fuse());
@@ -208,11 +214,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 Next::Closed => return,
                 Next::Late => {
                     self.gate.metrics.rejected(RejectedCause::HeaderDeadline);
-                    self.dismiss(stream, &self.late()).await;
+                    self.dismiss(stream, &self.late(buffer.starts_with(b"HEAD "))).await;
                     return;
                 }
                 Next::Refused(malformed) => {
-                    let answer = self.refuse(&malformed, origin.as_ref().and_then(|origin| origin.client));
+                    let answer = self.refuse(&malformed, client);
                     self.dismiss(stream, &answer).await;
                     return;
                 }
@@ -232,23 +238,45 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                     Served::Declined => {}
                 }
             }
-            let bytes = std::mem::take(&mut buffer);
-            let length = u64::try_from(head.length).unwrap_or(u64::MAX);
-            let target = bytes.get(head.target.clone()).unwrap_or_default().to_vec();
-            let handed = Handed { target, seen: Arc::default(), tunnel: Arc::default() };
-            let fence = match head.framing {
-                Framing::Length(content) if !head.upgrade => Fence::around(stream, bytes, length.saturating_add(content)),
-                Framing::Chunked if !head.upgrade => Fence::chunked(stream, bytes, head.length),
-                Framing::Length(_) | Framing::Chunked => Fence::tunnel(stream, bytes, tunnel_end(&handed.tunnel, &shutdown)),
+            let mut bytes = std::mem::take(&mut buffer);
+            let mut chunks = Chunks::default();
+            let chunked = match head.framing {
+                Framing::Chunked => chunks.take(bytes.get(head.length..).unwrap_or_default()),
+                Framing::Length(_) => 0,
             };
-            let seen = Arc::clone(&handed.seen);
+            if chunks.is_broken() {
+                let answer = self.refuse(&head::told(&bytes, BROKEN_CHUNKS, false), client);
+                return self.dismiss(stream, &answer).await;
+            }
+            let target = bytes.get(head.target.clone()).unwrap_or_default().to_vec();
+            let shown = stand_in(&target);
+            let mut length = head.length;
+            if let Some(shown) = &shown {
+                // It is never shorter.
+                length += shown.len().saturating_sub(target.len());
+                bytes.splice(head.target.clone(), shown.iter().copied());
+            }
+            let handover = Arc::new(Handover::default());
+            // What has content does not become a tunnel: the content's bounds would be lost.
+            let tunnel = (head.upgrade && head.framing == Framing::Length(0)).then(Arc::default);
+            let ours = Arc::clone(&handover);
+            let fence = match (head.framing, &tunnel) {
+                (_, Some(tunnel)) => Fence::tunnel(stream, bytes, tunnel_end(tunnel, &shutdown), ours),
+                (Framing::Length(content), None) => {
+                    let length = u64::try_from(length).unwrap_or(u64::MAX);
+                    Fence::around(stream, bytes, length.saturating_add(content), ours)
+                }
+                (Framing::Chunked, None) => Fence::chunked(stream, bytes, length + chunked, chunks, ours),
+            };
+            let handed = Handed { target, shown, handover: Arc::clone(&handover), tunnel };
             let mut session = ServerSession::new_http1(Box::new(fence));
             session.set_keepalive((!*shutdown.borrow()).then_some(limits.keepalive_idle.as_secs().max(1)));
             session.set_connection_user_context(Some(Box::new(handed)));
             let reused = self.app.process_new_http(session, &shutdown).await;
-            if !seen.load(Ordering::Acquire) {
-                // Refused by the engine itself, before any hook.
-                self.gate.metrics.rejected(RejectedCause::Malformed);
+            if let Some((stream, bytes)) = handover.refused() {
+                // By the engine itself, before any hook: what it would have said is not what clients know.
+                let answer = self.refuse(&head::told(&bytes, "the head has more than one reading", false), client);
+                return self.dismiss(stream, &answer).await;
             }
             let Some((returned, _)) = reused.map(|reused| reused.consume()) else { return };
             let Ok(fence) = returned.into_any().downcast::<Fence>() else { return };
@@ -337,19 +365,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 if let Some(trace) = trace {
                     trace.end(&ended(now.at, raw.method, &site, refused.door, &refused.action, Some(refused.refusal.status)));
                 }
-                convert::refusal_bytes(&refused.refusal, &refused.id, false)
+                convert::refusal_bytes(&refused.refusal, &refused.id, false, malformed.method == "HEAD")
             }
             Admission::Open(_) | Admission::Permitted(_) | Admission::Observed { .. } => Vec::new(),
         }
     }
 
     /// What a client is told whose head did not come in time (RFC 9110 §15.5.9).
-    fn late(&self) -> Vec<u8> {
+    fn late(&self, head_only: bool) -> Vec<u8> {
         let site = self.gate.first_site();
         let words = site.as_ref().and_then(|site| site.rules.provider.words_for(None, Reason::FramingInvalid));
         let filling = Filling { message: "", param: "", id: "" };
         let body = words.map_or_else(|| "{}".to_owned(), |words| words.fill(filling));
-        convert::refusal_bytes(&Refusal { status: 408, body, headers: Vec::new() }, "", false)
+        convert::refusal_bytes(&Refusal { status: 408, body, headers: Vec::new() }, "", false, head_only)
     }
 
     /// Answers and closes. What still comes is read for a moment: unread input can turn the close into a reset that eats
@@ -404,10 +432,12 @@ enum Next {
 pub(super) struct Handed {
     /// The target as received: the engine drops a fragment, which is one of the things to be judged.
     pub(super) target: Vec<u8>,
-    /// Whether a hook was reached.
-    pub(super) seen: Arc<AtomicBool>,
-    /// Told once the connection became a tunnel.
-    pub(super) tunnel: Arc<Notify>,
+    /// What the engine is shown instead of it, where that is something else.
+    pub(super) shown: Option<Vec<u8>>,
+    /// What is told of the request meanwhile.
+    pub(super) handover: Arc<Handover>,
+    /// Told once the connection became a tunnel; none where it may not.
+    pub(super) tunnel: Option<Arc<Notify>>,
 }
 
 /// A tunnel has no request in flight that could be finished, and would last as long as its client does: it ends with the

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use pingora::connectors::TransportConnector;
 use pingora::upstreams::peer::Peer as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,10 +17,10 @@ use super::Destination;
 use super::arrival::Arrival;
 use super::convert::{self, Origin};
 use super::gate::{Gate, Handle, ended};
-use super::gateway::failure;
 use super::head::{self, Fields, Head};
 use super::kept::Line;
 use super::patience::Patience;
+use super::peer::{Connector, failure};
 use super::relay::{self, Answer, Content, Reading};
 use super::wire::Wire;
 use crate::audit::Recorded;
@@ -52,15 +51,6 @@ pub(super) enum Served {
 #[derive(Debug)]
 pub(super) struct FastPath {
     connector: Connector,
-}
-
-/// The engine's connector, which has no form to print.
-struct Connector(TransportConnector);
-
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connector")
-    }
 }
 
 /// One client's connection: what was read of it and not yet used stands in `buffer`.
@@ -146,7 +136,7 @@ impl Exchange<'_> {
 
 impl FastPath {
     pub(super) fn new() -> Self {
-        Self { connector: Connector(TransportConnector::new(None)) }
+        Self { connector: Connector::new() }
     }
 
     /// Serves the request whose head is `head`, at the beginning of the client's buffer, if it has the form of this path.
@@ -225,7 +215,7 @@ impl FastPath {
                 if told.status.is_none() {
                     let code = if kind == UpstreamError::Timeout { 504 } else { 502 };
                     let failure = convert::failure(Some(provider), id.unwrap_or_default(), code);
-                    let answer = convert::refusal_bytes(&failure, id.unwrap_or_default(), false);
+                    let answer = convert::refusal_bytes(&failure, id.unwrap_or_default(), false, exchange.head_only);
                     if write(client.stream, &answer, site.upstream.read_timeout).await {
                         (told.status, told.bytes) = (Some(code), failure.body.len() as u64);
                     }
@@ -381,7 +371,7 @@ async fn head(
 ) -> Result<Answer, Trouble> {
     loop {
         if !received.is_empty() {
-            match relay::read(received, exchange.head_only, room) {
+            match relay::read(received, exchange.head_only, exchange.id(), room) {
                 Reading::Complete(answer) => return Ok(answer),
                 Reading::Broken(why) => {
                     tracing::debug!(id = exchange.id(), why, "the upstream's answer cannot be read");
@@ -458,11 +448,7 @@ async fn refuse(
     started: Instant,
     trace: Option<Box<Trace>>,
 ) -> Served {
-    let mut answer = convert::refusal_bytes(&refused.refusal, &refused.id, !client.closing);
-    // A HEAD is told everything but the content (RFC 9110 §9.3.2).
-    if head_only {
-        answer.truncate(answer.len().saturating_sub(refused.refusal.body.len()));
-    }
+    let answer = convert::refusal_bytes(&refused.refusal, &refused.id, !client.closing, head_only);
     let written = write(client.stream, &answer, site.upstream.read_timeout).await;
     let code = if written { refused.refusal.status } else { 499 };
     let ended_at = Instant::now();

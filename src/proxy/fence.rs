@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
@@ -41,6 +42,39 @@ enum Bound {
     Tunnel(Option<Ending>),
 }
 
+/// What the entrance and whoever serves the request tell each other of it.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    /// Whether a hook was reached: until then whatever the engine writes is kept from the client.
+    seen: AtomicBool,
+    /// Whether the content turned out to be no chunked content.
+    broken: AtomicBool,
+    /// The connection of a request that the engine refused before any hook, and what was read of the request.
+    refused: Mutex<Option<(Wire, Vec<u8>)>>,
+}
+
+impl Handover {
+    /// A hook was reached.
+    pub(super) fn see(&self) {
+        self.seen.store(true, Ordering::Release);
+    }
+
+    /// Whether the content turned out to be no chunked content.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// The connection of a request that the engine refused before any hook, to which nothing was written, and what was read of
+    /// the request.
+    pub(super) fn refused(&self) -> Option<(Wire, Vec<u8>)> {
+        self.refused.lock().take()
+    }
+
+    fn is_seen(&self) -> bool {
+        self.seen.load(Ordering::Acquire)
+    }
+}
+
 /// When a tunnel is to end, whatever its two sides still have to say.
 pub(super) struct Ending(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
 
@@ -69,38 +103,40 @@ pub(super) struct Fence {
     shown: usize,
     bound: Bound,
     stash: Vec<u8>,
+    handover: Arc<Handover>,
 }
 
 impl Fence {
     /// Shows the first `length` bytes that come, of which `read` were read already.
-    pub(super) fn around(inner: Wire, mut read: Vec<u8>, length: u64) -> Self {
+    pub(super) fn around(inner: Wire, mut read: Vec<u8>, length: u64, handover: Arc<Handover>) -> Self {
         let kept = usize::try_from(length).unwrap_or(usize::MAX).min(read.len());
         let stash = read.split_off(kept);
         let remaining = length.saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
-        Self::new(inner, read, Bound::Length(remaining), stash)
+        Self::new(inner, read, Bound::Length(remaining), stash, handover)
     }
 
-    /// Shows a head of `length` bytes and the chunks behind it; `read` was read already, the whole head with it.
-    pub(super) fn chunked(inner: Wire, mut read: Vec<u8>, length: usize) -> Self {
-        let mut chunks = Chunks::default();
-        let content = chunks.take(read.get(length..).unwrap_or_default());
-        let stash = read.split_off(read.len().min(length + content));
-        Self::new(inner, read, Bound::Chunks(chunks), stash)
+    /// Shows a head and the `chunks` behind it. The first `length` bytes of what was read already are theirs; where they end is
+    /// then known to `chunks`.
+    pub(super) fn chunked(inner: Wire, mut read: Vec<u8>, length: usize, chunks: Chunks, handover: Arc<Handover>) -> Self {
+        let stash = read.split_off(read.len().min(length));
+        Self::new(inner, read, Bound::Chunks(chunks), stash, handover)
     }
 
     /// Shows everything, beginning with what was read already; `heard` is set whenever something comes.
     pub(super) fn streams(inner: Wire, read: Vec<u8>, heard: Arc<AtomicBool>) -> Self {
-        Self::new(inner, read, Bound::Streams(heard), Vec::new())
+        let handover = Arc::new(Handover::default());
+        handover.see();
+        Self::new(inner, read, Bound::Streams(heard), Vec::new(), handover)
     }
 
     /// Shows everything, beginning with what was read already, until `ending`: for the engine that is the client's leaving, on
     /// which it closes both sides of a tunnel.
-    pub(super) fn tunnel(inner: Wire, read: Vec<u8>, ending: Ending) -> Self {
-        Self::new(inner, read, Bound::Tunnel(Some(ending)), Vec::new())
+    pub(super) fn tunnel(inner: Wire, read: Vec<u8>, ending: Ending, handover: Arc<Handover>) -> Self {
+        Self::new(inner, read, Bound::Tunnel(Some(ending)), Vec::new(), handover)
     }
 
-    fn new(inner: Wire, prefix: Vec<u8>, bound: Bound, stash: Vec<u8>) -> Self {
-        Self { inner: BufWriter::with_capacity(GATHERED, inner), prefix, shown: 0, bound, stash }
+    fn new(inner: Wire, prefix: Vec<u8>, bound: Bound, stash: Vec<u8>, handover: Arc<Handover>) -> Self {
+        Self { inner: BufWriter::with_capacity(GATHERED, inner), prefix, shown: 0, bound, stash, handover }
     }
 
     /// The connection, and what was read of the next request. Nothing when this one was not read to its end or its answer not
@@ -126,6 +162,17 @@ impl Fence {
             Bound::Chunks(chunks) => chunks.is_done(),
             Bound::Streams(_) | Bound::Tunnel(_) => false,
         }
+    }
+
+    /// Gives the connection back where the engine ends it before any hook was reached.
+    fn hand_back(&mut self) -> bool {
+        let unseen = !self.handover.is_seen();
+        if unseen {
+            let (closed, _) = tokio::io::duplex(1);
+            let ours = std::mem::replace(&mut self.inner, BufWriter::with_capacity(0, Wire::Layered(Box::new(closed))));
+            self.handover.refused.lock().get_or_insert((ours.into_inner(), std::mem::take(&mut self.prefix)));
+        }
+        unseen
     }
 
     /// Whether this is a tunnel whose end has come.
@@ -192,6 +239,10 @@ impl AsyncRead for Fence {
             }
             Bound::Chunks(chunks) => {
                 let content = chunks.take(part.filled());
+                if chunks.is_broken() {
+                    this.handover.broken.store(true, Ordering::Release);
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
                 this.stash.extend_from_slice(part.filled().get(content..).unwrap_or_default());
                 content
             }
@@ -204,6 +255,10 @@ impl AsyncRead for Fence {
 
 impl AsyncWrite for Fence {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.handover.is_seen() {
+            // Words of the engine's own; the entrance has better ones.
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.or_ended(cx, written)
     }
@@ -214,10 +269,16 @@ impl AsyncWrite for Fence {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.hand_back() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if !self.handover.is_seen() {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, parts);
         self.or_ended(cx, written)
     }
@@ -230,6 +291,9 @@ impl AsyncWrite for Fence {
 #[async_trait]
 impl Shutdown for Fence {
     async fn shutdown(&mut self) {
+        if self.hand_back() {
+            return;
+        }
         // Whoever is gone misses nothing.
         drop(self.inner.flush().await);
         match self.inner.get_mut() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::head;
 use super::kept::Kept;
 use super::lookup::LookupClient;
 use super::peer::Peer;
@@ -13,7 +14,7 @@ use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::identity::{Identity, Settings};
 use crate::metrics::{InvalidationCause, Metrics};
-use crate::model::{Credential, Door, RawRequest};
+use crate::model::{Credential, Door, RawRequest, Reason};
 use crate::pipeline::{self, Admission, Permit, Pipeline, Site};
 use crate::reload::Current;
 use crate::traces::{Ended, Trace, Traces, Walked};
@@ -130,12 +131,26 @@ impl Gate {
     #[must_use]
     pub fn site_for(&self, host: &str) -> Option<(usize, Site)> {
         let live = self.current.live();
-        let name = host_name(host);
+        let name = rooted(host_name(host));
         let serves = |site: &Site| match &site.upstream.host {
-            Some(served) => served.eq_ignore_ascii_case(host) || served.eq_ignore_ascii_case(name),
+            Some(served) => served.eq_ignore_ascii_case(host) || rooted(served).eq_ignore_ascii_case(name),
             None => true,
         };
         live.sites.iter().position(serves).and_then(|index| Some((index, live.sites.get(index)?.clone())))
+    }
+
+    /// The upstream that serves a request addressed to `host`, empty where it names none.
+    ///
+    /// # Errors
+    /// The reason of the refusal, and its detail.
+    pub(super) fn serving(&self, host: Option<&str>) -> Result<(usize, Site), (Reason, &'static str)> {
+        let unnamed = (Reason::FramingInvalid, "no `Host`, or more than one");
+        match host {
+            None => Err(unnamed),
+            Some("") => self.site_for("").ok_or(unnamed),
+            Some(host) if !head::is_host(host.as_bytes()) => Err((Reason::FramingInvalid, "`Host` is no host")),
+            Some(host) => self.site_for(host).ok_or((Reason::HostUnknown, "no upstream serves this host")),
+        }
     }
 
     /// The first upstream: its words answer what belongs to none.
@@ -208,6 +223,11 @@ pub(super) fn ended<'a>(
     status: Option<u16>,
 ) -> Ended<'a> {
     Ended { started, method, provider: &site.rules.provider.name, door, action, mode: site.upstream.mode, status }
+}
+
+/// A name without the dot of DNS's root, which may close it and changes nothing (RFC 1034 §3.1).
+fn rooted(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// The host without its port; an IPv6 address keeps its brackets.

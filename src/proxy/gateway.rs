@@ -15,9 +15,13 @@ use tokio::sync::Notify;
 
 use super::Destination;
 use super::convert;
-use super::entrance::Handed;
+use super::entrance::{BROKEN_CHUNKS, Handed};
 use super::errors::Told;
+use super::fence::Handover;
 use super::gate::{Gate, Underway};
+use super::peer::{Connector, failure};
+use super::relay::REQUEST_ID;
+use super::stand_in::Restoring;
 use crate::audit::Recorded;
 use crate::metrics::{self, Labels, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Mode, Reason};
@@ -34,7 +38,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Gateway {
     gate: Arc<Gate>,
-    /// How many requests were tried again.
+    /// Connects where the engine's own line is not what goes out.
+    connector: Connector,
+    /// How many requests had a connection of their own.
     tries: AtomicU64,
 }
 
@@ -54,10 +60,16 @@ pub(super) struct Exchange {
     door: Door,
     trace: Option<Box<Trace>>,
     websocket: bool,
-    /// Who waits for the connection to become a tunnel, where the entrance reads it.
+    /// Who waits for the connection to become a tunnel, where it may.
     tunnel: Option<Arc<Notify>>,
     /// The target as received, where the entrance read it.
     target: Option<Vec<u8>>,
+    /// What the engine was shown instead of it.
+    shown: Option<Vec<u8>>,
+    /// What the entrance tells of the request meanwhile, where it does.
+    handover: Option<Arc<Handover>>,
+    /// Whether the upstream is asked to speak WebSocket.
+    upgrade: bool,
     /// Whether the content was read before the verdict.
     inspected: bool,
     /// Whether the permit's content was handed to the upstream in this try.
@@ -66,6 +78,13 @@ pub(super) struct Exchange {
     forwarded: Option<Instant>,
     /// Whether a kept connection failed this request: the next try has one of its own.
     retrying: bool,
+}
+
+impl Exchange {
+    /// Whether the content turned out to be no chunked content.
+    fn is_broken(&self) -> bool {
+        self.handover.as_ref().is_some_and(|handover| handover.is_broken())
+    }
 }
 
 /// How far a request has come. Only `PassThrough` and `Admitted` have a destination.
@@ -81,30 +100,37 @@ impl Gateway {
     /// A gateway to what `gate` knows.
     #[must_use]
     pub(super) fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, tries: AtomicU64::new(0) }
+        Self { gate, connector: Connector::new(), tries: AtomicU64::new(0) }
     }
 
-    /// Judges the request.
-    async fn judge(&self, session: &mut Session, exchange: &mut Exchange, walked: &mut Walked) -> Admission {
-        let received = exchange.target.take();
-        let content = self.content(session, exchange, received.as_deref()).await;
+    /// Judges the request, whose target was `received` so where the engine was not shown all of it.
+    async fn judge(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        received: Option<&[u8]>,
+        walked: &mut Walked,
+    ) -> Admission {
+        let content = self.content(session, exchange, received).await;
         exchange.inspected = content.is_some();
         let bodiless = session.as_downstream_mut().is_body_empty();
         let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
-        raw.target = received.as_deref().unwrap_or(raw.target);
+        raw.target = received.unwrap_or(raw.target);
         raw.content = content.as_deref();
         let now = Moment::now();
         let Some(first) = self.gate.first_site() else { return nothing_served() };
         let mut refuse =
             |site: Site, reason, detail: &str| self.gate.pipeline.refuse_early(&raw, site, reason, detail, now, walked);
-        let Some(host) = raw.host.filter(|host| !host.is_empty()) else {
-            return refuse(first, Reason::FramingInvalid, "no `Host`, or more than one");
-        };
-        let Some((index, site)) = self.gate.site_for(host) else {
-            return refuse(first, Reason::HostUnknown, "no upstream serves this host");
+        let host = convert::addressed(&raw, session.req_header().version);
+        let (index, site) = match self.gate.serving(host) {
+            Ok(served) => served,
+            Err((reason, why)) => return refuse(first, reason, why),
         };
         exchange.index = index;
         exchange.site = Some(site.clone());
+        if exchange.is_broken() {
+            return refuse(site, Reason::FramingInvalid, BROKEN_CHUNKS);
+        }
         let limits = &self.gate.config.limits;
         let bytes: usize = raw.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         if raw.headers.len() > limits.header_fields || bytes > limits.header_bytes {
@@ -127,7 +153,8 @@ impl Gateway {
                 Body::Sized(length) => usize::try_from(length).unwrap_or(usize::MAX),
                 Body::Streamed => 0,
             };
-            let (_, site) = raw.host.and_then(|host| self.gate.site_for(host))?;
+            let host = convert::addressed(&raw, session.req_header().version)?;
+            let (_, site) = self.gate.site_for(host)?;
             if announced > limit || !pipeline::wants_content(&raw, &site) {
                 return None;
             }
@@ -196,6 +223,9 @@ impl ProxyHttp for Gateway {
             websocket: false,
             tunnel: None,
             target: None,
+            shown: None,
+            handover: None,
+            upgrade: false,
             inspected: false,
             sent: false,
             forwarded: None,
@@ -205,9 +235,9 @@ impl ProxyHttp for Gateway {
 
     fn on_connection_reuse(&self, _session: &mut Session, exchange: &mut Exchange, handed: Box<dyn Any + Send + Sync>) {
         if let Ok(handed) = handed.downcast::<Handed>() {
-            handed.seen.store(true, Ordering::Release);
-            exchange.target = Some(handed.target);
-            exchange.tunnel = Some(handed.tunnel);
+            handed.handover.see();
+            (exchange.target, exchange.shown) = (Some(handed.target), handed.shown);
+            (exchange.handover, exchange.tunnel) = (Some(handed.handover), handed.tunnel);
         }
     }
 
@@ -215,6 +245,12 @@ impl ProxyHttp for Gateway {
         let address = session.client_addr().and_then(|address| address.as_inet());
         let peer = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        match session.req_header().version {
+            http::Version::HTTP_2 => convert::join_cookies(session.req_header_mut())?,
+            // It knows no interim answers (RFC 9110 §15.2).
+            http::Version::HTTP_10 => session.as_downstream_mut().set_ignore_info_resp(true),
+            _ => {}
+        }
         let headers = &session.req_header().headers;
         let fields = |name| headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
         exchange.origin = convert::origin(fields, peer, tls, &self.gate.config.listen.trusted_proxies);
@@ -222,7 +258,9 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         let mut walked = Walked::default();
-        let admission = self.judge(session, exchange, &mut walked).await;
+        let received = exchange.target.take();
+        let admission = self.judge(session, exchange, received.as_deref(), &mut walked).await;
+        exchange.target = received;
         let traceparents = session.req_header().headers.get_all("traceparent").iter().map(|value| value.as_bytes());
         exchange.trace = self.gate.trace(&admission, traceparents, &walked);
         match admission {
@@ -261,7 +299,7 @@ impl ProxyHttp for Gateway {
         if let Some(trace) = &mut exchange.trace {
             trace.ask();
         }
-        let upgrade = session.req_header().headers.contains_key("upgrade");
+        let upgrade = exchange.tunnel.is_some() && session.req_header().headers.contains_key("upgrade");
         let handle = self.gate.handles.get(exchange.index);
         let handle = handle.ok_or_else(|| Error::explain(ErrorType::InternalError, "the upstream is gone"))?;
         let peer = match &exchange.stage {
@@ -281,7 +319,13 @@ impl ProxyHttp for Gateway {
         {
             peer.options.read_timeout = Some(site.upstream.first_byte_timeout.max(site.upstream.read_timeout));
         }
-        if exchange.retrying {
+        let passed = matches!(exchange.stage, Stage::PassThrough(_));
+        let restored = passed.then_some(()).and(exchange.shown.as_ref()).zip(exchange.target.as_ref());
+        if let (Some((shown, target)), Some(address)) = (restored, handle.peer.address()) {
+            let restoring = Restoring::new(&self.connector, peer, &session.req_header().method, shown, target);
+            peer = restoring.into_peer(address);
+        }
+        if exchange.retrying || restored.is_some() {
             // Where one kept connection was about to be closed, the others may be, too.
             peer.group_key = FRESH.saturating_add(self.tries.fetch_add(1, Ordering::Relaxed));
             peer.options.idle_timeout = Some(Duration::ZERO);
@@ -305,6 +349,9 @@ impl ProxyHttp for Gateway {
             }
             Stage::PassThrough(open) => {
                 convert::forwarding(upstream_request, &exchange.origin)?;
+                if exchange.tunnel.is_none() && upstream_request.remove_header("upgrade").is_some() {
+                    upstream_request.remove_header("connection");
+                }
                 if exchange.inspected {
                     // The client was already asked for its body.
                     upstream_request.remove_header("expect");
@@ -313,7 +360,8 @@ impl ProxyHttp for Gateway {
                     if *open == Open::Preflight {
                         convert::without_credentials(upstream_request, &site.rules.provider);
                     }
-                    if site.rules.provider.host == crate::rules::provider::HostHeader::Upstream {
+                    let nameless = !upstream_request.headers.contains_key("host");
+                    if nameless || site.rules.provider.host == crate::rules::provider::HostHeader::Upstream {
                         upstream_request.insert_header("host", handle.peer.authority())?;
                     }
                 }
@@ -322,6 +370,7 @@ impl ProxyHttp for Gateway {
                 return Err(Error::explain(ErrorType::InternalError, "a request without a verdict"));
             }
         }
+        exchange.upgrade = convert::is_websocket(&upstream_request.headers);
         Ok(())
     }
 
@@ -354,9 +403,20 @@ impl ProxyHttp for Gateway {
         if let Some(trace) = &mut exchange.trace {
             trace.answered(Instant::now(), response.status.as_u16());
         }
-        if self.gate.draining() && !response.status.is_informational() {
-            // The end began while it was in flight.
-            session.set_keepalive(None);
+        if let Some(why) = convert::answer_fault(response, exchange.upgrade) {
+            let mut error = Error::explain(ErrorType::InvalidHTTPHeader, why);
+            error.as_up();
+            return Err(error);
+        }
+        if !response.status.is_informational() {
+            if let Some(id) = id(exchange) {
+                response.insert_header(REQUEST_ID, id.to_owned())?;
+            }
+            let old = session.req_header().version == http::Version::HTTP_10;
+            if old && response.remove_header("transfer-encoding").is_some() || self.gate.draining() {
+                // What knows no chunks is told the end by the connection's (RFC 9112 §6.1), or the end began while it was in flight.
+                session.set_keepalive(None);
+            }
         }
         match response.status.as_u16() {
             401 => self.unauthorized(session, exchange),
@@ -386,7 +446,10 @@ impl ProxyHttp for Gateway {
         if matches!(exchange.stage, Stage::Admitted(_)) {
             // What an action does is read, by whatever method: a kept connection that the upstream was about to close is no
             // reason to fail it. One that is only slow has heard the request.
-            let closed = *error.esource() == ErrorSource::Upstream && failure(error.etype()) != UpstreamError::Timeout;
+            // An answer that cannot be read is an answer.
+            let closed = *error.esource() == ErrorSource::Upstream
+                && failure(error.etype()) != UpstreamError::Timeout
+                && *error.etype() != ErrorType::InvalidHTTPHeader;
             error.set_retry(whole && unanswered && reused && closed);
         } else if whole && session.req_header().method.is_idempotent() {
             error.retry.decide_reuse(reused);
@@ -416,8 +479,12 @@ impl ProxyHttp for Gateway {
                 trace.failed(failure(error.etype()));
             }
         }
-        if code > 0 && session.response_written().is_none() {
-            let written = self.answer_failure(session, exchange, code).await;
+        let broken = exchange.is_broken();
+        if (code > 0 || broken) && session.response_written().is_none() {
+            let written = match code {
+                _ if broken => self.refuse_content(session, exchange).await,
+                code => self.answer_failure(session, exchange, code).await,
+            };
             if let Err(error) = written {
                 tracing::debug!(id = id(exchange), error = %Told(&error), "client left before its error answer");
             }
@@ -470,18 +537,31 @@ impl Gateway {
         match &exchange.stage {
             Stage::Admitted(permit) => handle.unauthorized(permit),
             Stage::PassThrough(Open::Route | Open::Unlisted | Open::Method) => {
-                handle.revoke(&convert::raw_request(session.req_header(), true, &exchange.origin), site);
+                let mut raw = convert::raw_request(session.req_header(), true, &exchange.origin);
+                raw.target = exchange.target.as_deref().unwrap_or(raw.target);
+                handle.revoke(&raw, site);
             }
             Stage::PassThrough(Open::Outside | Open::Preflight) | Stage::Arrived | Stage::Refused => {}
         }
     }
 
+    /// Content that turned out to be malformed while it was sent on: the upstream never gets its end.
+    async fn refuse_content(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
+        let Some(site) = exchange.site.clone() else { return Ok(()) };
+        let mut raw = convert::raw_request(session.req_header(), true, &exchange.origin);
+        raw.target = exchange.target.as_deref().unwrap_or(raw.target);
+        let (now, mut walked) = (Moment::now(), Walked::default());
+        let admission = self.gate.pipeline.refuse_early(&raw, site, Reason::FramingInvalid, BROKEN_CHUNKS, now, &mut walked);
+        let Admission::Refused(refused) = admission else { return Ok(()) };
+        session.set_keepalive(None);
+        self.answer(session, &refused).await?;
+        exchange.id = Some(refused.id);
+        Ok(())
+    }
+
     /// A failure of the upstream, in the provider's words.
     async fn answer_failure(&self, session: &mut Session, exchange: &Exchange, code: u16) -> pingora::Result<()> {
-        let id = match &exchange.stage {
-            Stage::Admitted(permit) => Some(permit.trail().id()),
-            _ => None,
-        };
+        let id = id(exchange);
         let provider = exchange.site.as_ref().map(|site| &site.rules.provider);
         let failure = convert::failure(provider, id.unwrap_or_default(), code);
         session.set_keepalive(None);
@@ -501,20 +581,4 @@ fn id(exchange: &Exchange) -> Option<&str> {
 
 fn provider(exchange: &Exchange) -> &str {
     exchange.site.as_ref().map_or("none", |site| site.rules.provider.name.as_str())
-}
-
-pub(super) fn failure(error: &ErrorType) -> UpstreamError {
-    match error {
-        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout => {
-            UpstreamError::Timeout
-        }
-        ErrorType::ConnectError
-        | ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::TLSHandshakeFailure
-        | ErrorType::InvalidCert
-        | ErrorType::HandshakeError
-        | ErrorType::SocketError => UpstreamError::Connect,
-        _ => UpstreamError::Broken,
-    }
 }

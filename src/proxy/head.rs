@@ -1,6 +1,7 @@
 //! A request's head as bytes: read strictly, before the proxy engine sees it, so that no two servers read its bounds differently.
 
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -291,9 +292,45 @@ fn target_form(target: &str, method: &str, host: Option<&[u8]>) -> Result<(), &'
     }
 }
 
-/// A name, an address or `[address]`, with or without a port.
-fn is_host(host: &[u8]) -> bool {
-    !host.is_empty() && host.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]~".contains(byte))
+/// A name, an IPv4 address or an IPv6 address in brackets, with or without a port (RFC 9110 §7.2, RFC 3986 §3.2.2).
+///
+/// Of registered names only those that DNS could hold (RFC 1034 §3.5, and the underscore of service names): labels that are not
+/// empty, the root's closing dot behind them or not.
+pub(super) fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host.strip_prefix(b"[") {
+        Some(literal) => {
+            let Some(end) = memchr::memchr(b']', literal) else { return false };
+            let (address, rest) = (literal.get(..end).unwrap_or_default(), literal.get(end + 1..).unwrap_or_default());
+            if str::from_utf8(address).ok().and_then(|address| address.parse::<Ipv6Addr>().ok()).is_none() {
+                return false;
+            }
+            (None, rest)
+        }
+        None => {
+            let end = memchr::memchr(b':', host).unwrap_or(host.len());
+            (host.get(..end), host.get(end..).unwrap_or_default())
+        }
+    };
+    name.is_none_or(is_name) && is_port(port)
+}
+
+fn is_name(name: &[u8]) -> bool {
+    let mut before = b'.';
+    let labels = name.iter().all(|byte| {
+        let fits = match byte {
+            b'.' => before != b'.',
+            _ => byte.is_ascii_alphanumeric() || b"-_~".contains(byte),
+        };
+        before = *byte;
+        fits
+    });
+    labels && !name.is_empty()
+}
+
+/// Nothing, or a colon and the digits of a port, which RFC 3986 §3.2.3 lets be none.
+fn is_port(port: &[u8]) -> bool {
+    let Some(digits) = port.strip_prefix(b":") else { return port.is_empty() };
+    digits.is_empty() || decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX))
 }
 
 /// Digits and nothing else: `+5`, `5,5` and ` 5` are lengths to one server and not to the next.
@@ -302,8 +339,8 @@ fn decimal(text: &[u8]) -> Option<u64> {
     plain.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
 }
 
-/// What can be told of a head that is refused.
-fn told(bytes: &[u8], why: &'static str, too_large: bool) -> Malformed {
+/// What can be told of a head that is refused, and of `why`.
+pub(super) fn told(bytes: &[u8], why: &'static str, too_large: bool) -> Malformed {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut words = lines.next().unwrap_or_default().splitn(3, |byte| *byte == b' ');
     let method = words.next().unwrap_or_default();

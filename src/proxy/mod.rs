@@ -20,6 +20,7 @@ mod peer;
 mod relay;
 mod server;
 mod sockets;
+mod stand_in;
 mod tls;
 mod websocket;
 mod wire;

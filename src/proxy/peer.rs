@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use pingora::connectors::ConnectorOptions;
+use pingora::ErrorType;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::protocols::tls::CaType;
 use pingora::tls::CertificateDer;
 use pingora::upstreams::peer::HttpPeer;
@@ -131,6 +132,38 @@ impl Peer {
             peer.group_key = TUNNELS;
         }
         Ok(peer)
+    }
+}
+
+/// The engine's connector, which has no form to print.
+pub(super) struct Connector(pub(super) Arc<TransportConnector>);
+
+impl Connector {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(TransportConnector::new(None)))
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// What an error of the engine's says of an upstream.
+pub(super) fn failure(error: &ErrorType) -> UpstreamError {
+    match error {
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout => {
+            UpstreamError::Timeout
+        }
+        ErrorType::ConnectError
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::SocketError => UpstreamError::Connect,
+        _ => UpstreamError::Broken,
     }
 }
 

@@ -16,6 +16,9 @@ pub(super) const LONGEST_HEAD: usize = 64 * 1024;
 const HOP_BY_HOP: &[&str] =
     &["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
+/// The field that names the decision on a judged request, in the answer and upstream.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
 /// What the bytes of an answer are so far.
 #[derive(Debug)]
 pub(super) enum Reading {
@@ -108,9 +111,33 @@ impl Content {
     }
 }
 
+/// How an answer's content is framed, which its fields have to say in one way (RFC 9112 §6.3): its length, and whether it is
+/// chunked. `old` is the answer of an HTTP/1.0 server, which knows no chunks.
+///
+/// # Errors
+/// What has more than one reading.
+pub(super) fn framing<'a>(
+    mut lengths: impl Iterator<Item = &'a [u8]>,
+    mut codings: impl Iterator<Item = &'a [u8]>,
+    old: bool,
+) -> Result<(Option<u64>, bool), &'static str> {
+    let stated = match lengths.next() {
+        None => None,
+        // One length that is said twice is one length (RFC 9110 §8.6); the engine takes it for that, too.
+        Some(one) if lengths.all(|other| other == one) => Some(decimal(one).ok_or("the answer's length is no plain number")?),
+        Some(_) => return Err("the answer has several lengths"),
+    };
+    let chunked = match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && stated.is_none() && !old => true,
+        (Some(_), _) => return Err("the answer's framing has more than one reading"),
+    };
+    Ok((stated, chunked))
+}
+
 /// Reads the head at the beginning of `bytes`, the answer to a request of which only the head was wanted when `head_only`; takes
-/// `room` for what is sent of it.
-pub(super) fn read(bytes: &[u8], head_only: bool, room: &mut Vec<u8>) -> Reading {
+/// `room` for what is sent of it. The answer to a judged request is given its decision's `id`.
+pub(super) fn read(bytes: &[u8], head_only: bool, id: Option<&str>, room: &mut Vec<u8>) -> Reading {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
@@ -132,22 +159,9 @@ pub(super) fn read(bytes: &[u8], head_only: bool, room: &mut Vec<u8>) -> Reading
     let names_fields =
         tokens().any(|token| ![&b"keep-alive"[..], b"close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)));
     let bodiless = head_only || (100..200).contains(&status) || matches!(status, 204 | 304);
-    let mut lengths = values("content-length");
-    let first = lengths.next();
-    let stated = match first {
-        None => None,
-        // One length that is said twice is one length (RFC 9110 §8.6); the engine takes it for that, too.
-        Some(one) if lengths.all(|other| other == one) => match decimal(one) {
-            Some(length) => Some(length),
-            None => return Reading::Broken("the answer's length is no plain number"),
-        },
-        Some(_) => return Reading::Broken("the answer has several lengths"),
-    };
-    let mut codings = values("transfer-encoding");
-    let chunked = match (codings.next(), codings.next()) {
-        (None, _) => false,
-        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && stated.is_none() && version == 1 => true,
-        (Some(_), _) => return Reading::Broken("the answer's framing has more than one reading"),
+    let (stated, chunked) = match framing(values("content-length"), values("transfer-encoding"), version == 0) {
+        Ok(framing) => framing,
+        Err(why) => return Reading::Broken(why),
     };
     let content = match (bodiless, chunked, stated) {
         (true, _, _) => Content::Length { left: 0, came: 0 },
@@ -160,15 +174,23 @@ pub(super) fn read(bytes: &[u8], head_only: bool, room: &mut Vec<u8>) -> Reading
     // With room for the beginning of the content, which goes out with it.
     let mut head = std::mem::take(room);
     head.clear();
-    head.reserve(bytes.len() + 64);
+    head.reserve(bytes.len() + 112);
     // Three digits that begin with a nought are no status (RFC 9110 §15), and the engine takes them for none.
     let Ok(code) = StatusCode::from_u16(status) else { return Reading::Broken("the answer's status is none") };
     for part in ["HTTP/1.1 ", code.as_str(), " ", reason, "\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
-    for field in response.headers.iter().filter(|field| !(hop_by_hop(field.name) || names_fields && listed(field.name))) {
+    let id = id.filter(|_| !(100..200).contains(&status));
+    let replaced = |name: &str| id.is_some() && name.eq_ignore_ascii_case(REQUEST_ID);
+    let left_out = |name: &str| hop_by_hop(name) || replaced(name) || names_fields && listed(name);
+    for field in response.headers.iter().filter(|field| !left_out(field.name)) {
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
             head.extend_from_slice(part);
+        }
+    }
+    if let Some(id) = id {
+        for part in [REQUEST_ID, ": ", id, "\r\n"] {
+            head.extend_from_slice(part.as_bytes());
         }
     }
     if chunked && !matches!(status, 100..=199 | 204) {
@@ -177,7 +199,7 @@ pub(super) fn read(bytes: &[u8], head_only: bool, room: &mut Vec<u8>) -> Reading
         && !matches!(status, 100..=199 | 204)
     {
         head.extend_from_slice(b"Content-Length: ");
-        match first.filter(|text| !text.starts_with(b"0")) {
+        match values("content-length").next().filter(|text| !text.starts_with(b"0")) {
             Some(text) => head.extend_from_slice(text),
             // Writing to memory cannot fail.
             None => drop(write!(head, "{length}")),
@@ -202,7 +224,7 @@ mod tests {
     use super::*;
 
     fn complete(text: &str, head_only: bool) -> Answer {
-        match read(text.as_bytes(), head_only, &mut b"left over".to_vec()) {
+        match read(text.as_bytes(), head_only, None, &mut b"left over".to_vec()) {
             Reading::Complete(answer) => answer,
             other => panic!("{text:?}: {other:?}"),
         }
@@ -214,6 +236,20 @@ mod tests {
         let answer = complete(text, false);
         assert_eq!(String::from_utf8(answer.head).unwrap(), "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 2\r\n");
         assert_eq!((answer.status, answer.length, answer.kept), (200, text.len() - 2, true));
+    }
+
+    #[test]
+    fn the_answer_to_a_judged_request_names_the_decision_and_no_other_id() {
+        let told = |status: u16, id| {
+            let text = format!("HTTP/1.1 {status} X\r\nX-Request-Id: theirs\r\nA: b\r\n\r\n");
+            match read(text.as_bytes(), false, id, &mut Vec::new()) {
+                Reading::Complete(answer) => String::from_utf8(answer.head).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(told(200, Some("ours")), "HTTP/1.1 200 X\r\nA: b\r\nx-request-id: ours\r\n");
+        assert_eq!(told(200, None), "HTTP/1.1 200 X\r\nX-Request-Id: theirs\r\nA: b\r\n");
+        assert_eq!(told(103, Some("ours")), "HTTP/1.1 103 X\r\nX-Request-Id: theirs\r\nA: b\r\n");
     }
 
     #[test]
@@ -250,18 +286,18 @@ mod tests {
             "A b: c\r\n",
         ] {
             let text = format!("HTTP/1.1 200 X\r\n{fields}\r\n");
-            assert!(matches!(read(text.as_bytes(), false, &mut Vec::new()), Reading::Broken(_)), "{fields:?}");
+            assert!(matches!(read(text.as_bytes(), false, None, &mut Vec::new()), Reading::Broken(_)), "{fields:?}");
         }
         assert!(matches!(
-            read(b"HTTP/1.0 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", false, &mut Vec::new()),
+            read(b"HTTP/1.0 200 X\r\nTransfer-Encoding: chunked\r\n\r\n", false, None, &mut Vec::new()),
             Reading::Broken(_)
         ));
         for status in ["000", "099", "20", "2000"] {
             let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
-            assert!(matches!(read(text.as_bytes(), false, &mut Vec::new()), Reading::Broken(_)), "{status}");
+            assert!(matches!(read(text.as_bytes(), false, None, &mut Vec::new()), Reading::Broken(_)), "{status}");
         }
-        assert!(matches!(read(b"HTTP/1.1 200 X\r\nA: ", false, &mut Vec::new()), Reading::Incomplete));
+        assert!(matches!(read(b"HTTP/1.1 200 X\r\nA: ", false, None, &mut Vec::new()), Reading::Incomplete));
         let long = format!("HTTP/1.1 200 X\r\nA: {}", "a".repeat(LONGEST_HEAD));
-        assert!(matches!(read(long.as_bytes(), false, &mut Vec::new()), Reading::Broken(_)));
+        assert!(matches!(read(long.as_bytes(), false, None, &mut Vec::new()), Reading::Broken(_)));
     }
 }

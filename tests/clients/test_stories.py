@@ -60,8 +60,7 @@ def live_through(story: dict, provider: str, gate: SimpleNamespace, call: Callab
         calls.times = 1 + len(waits or [])
     sent = gate.relay.answers[before:]
     assert len(sent) == calls.times
-    if reason is not None:
-        assert [answer.headers["x-request-id"] for answer in sent] == [record["id"] for record in calls.records]
+    assert [answer.headers["x-request-id"] for answer in sent] == [record["id"] for record in calls.records]
     seen = {"gate": {"status": sent[-1].status, "headers": told(sent[-1].headers), "body": sent[-1].body.decode()}, "client": client}
     text = json.dumps(seen, default=lambda value: {"bytes": value.decode()})
     return sent[-1], json.loads(text.replace(calls.records[-1]["id"], "<decision id>"))

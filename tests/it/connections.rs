@@ -59,9 +59,7 @@ async fn each_host_has_its_upstream_and_its_callers() {
 async fn a_host_that_nobody_serves_is_misdirected() {
     let (gate, second) = two_hosts().await;
     let mut connection = gate.connect().await;
-    for name in
-        ["example.org", "chat.example.org.", "chat.example.org:x", "xchat.example.org", "chat.example.org:1:2", "127.0.0.1"]
-    {
+    for name in ["example.org", "xchat.example.org", "chat.example.org.x", "127.0.0.1", "[::1]", "chat"] {
         let answer = connection.get("/echo", &host(name)).await;
         assert_eq!(answer.status, 421, "{name}");
         assert_eq!(

@@ -34,3 +34,4 @@ mod support;
 mod traces;
 mod tunnel;
 mod walk;
+mod wire;
