@@ -6,6 +6,7 @@
 mod asked;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -22,6 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::metrics;
+use crate::model::escape::escape_but;
 use asked::Asked;
 
 /// How many lines may wait to be written, and how many bytes they may have together.
@@ -141,10 +143,18 @@ impl Lines {
     }
 }
 
+/// Whether the subscriber itself writes `c`: it ends lines and colours them, and escapes the colours of others.
+fn is_own(c: char) -> bool {
+    matches!(c, '\n' | '\t' | '\u{1b}')
+}
+
 /// Takes one line with each write, as the subscriber makes them.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.put(line);
+        match str::from_utf8(line).map(|text| escape_but(text, is_own)) {
+            Ok(Cow::Owned(escaped)) => self.put(escaped.as_bytes()),
+            _ => self.put(line),
+        }
         Ok(line.len())
     }
 
@@ -218,6 +228,20 @@ mod tests {
     }
 
     const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn what_is_not_seen_or_moves_a_cursor_is_written_out() {
+        let (mut reader, writer) = pipe().unwrap();
+        let (mut lines, dropped) = lines(writer);
+        let line = "\u{1b}[31mERROR\u{1b}[0m why=a\u{9b}2J\u{2028}b\u{202e}c\u{7f}\n";
+        assert_eq!(lines.write(line.as_bytes()).unwrap(), line.len());
+        assert!(lines.flush(SOON));
+        drop(lines);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "\u{1b}[31mERROR\u{1b}[0m why=a\\u009b2J\\u2028b\\u202ec\\u007f\n");
+        assert_eq!(dropped.load(Ordering::Acquire), 0);
+    }
 
     #[test]
     fn lines_come_out_whole_and_in_order() {

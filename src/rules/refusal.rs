@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::param::{FaultKind, ParamFault};
 use crate::model::Reason;
+use crate::model::escape;
 
 /// A refusal ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,7 @@ fn placeholder(text: &str) -> Option<(usize, &str, usize)> {
 /// Appends `text` as the inside of a JSON string.
 fn escape(body: &mut String, text: &str) {
     let quoted = serde_json::Value::from(text).to_string();
-    body.push_str(quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default());
+    body.push_str(&escape::escape(quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()));
 }
 
 /// The words of one provider (or of one action of it) for each reason.
@@ -249,6 +250,8 @@ mod tests {
         let template: Template = r#"{"success":false,"error":"{message} [invalid-params]"}"#.parse().unwrap();
         let body = template.fill(Filling { message: "a \"b\"\n c", param: "", id: "" });
         assert_eq!(body, r#"{"success":false,"error":"a \"b\"\n c [invalid-params]"}"#);
+        let body = template.fill(Filling { message: "a\u{9b}b\u{202e}é", param: "", id: "" });
+        assert_eq!(body, r#"{"success":false,"error":"a\u009bb\u202eé [invalid-params]"}"#);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rolegate::rules::param::{self, Param};
 use rolegate::rules::router::Pattern;
 use rolegate::rules::source::SourceFile;
 use rolegate::rules::target::{self, Reading};
-use rolegate::rules::{Known, KnownSubject, Rules, Ruleset, Sources};
+use rolegate::rules::{Known, KnownSubject, Rules, Ruleset, Sources, Then};
 
 use super::Url;
 
@@ -38,10 +38,11 @@ const LONGEST_SHOWN: usize = 512 + '…'.len_utf8();
 static SHIPPED: LazyLock<Ruleset> =
     LazyLock::new(|| Ruleset::load(&Sources::built_in(), &[]).unwrap_or_else(|faults| panic!("{faults}")));
 
-/// The shipped rules before an upstream each, and Rocket.Chat's once more under a path of its own.
+/// The shipped rules before an upstream each, and Rocket.Chat's under a path of its own, too, where sockets are open and closed.
 static SITES: LazyLock<Vec<Site>> = LazyLock::new(|| {
-    let site = |provider: &str, prefix: &str| site(SHIPPED.provider(provider).unwrap(), prefix);
-    vec![site("rocketchat", ""), site("rocketchat", "/chat"), site("docusign-rooms", "")]
+    let open = |provider: &str, prefix: &str| site(SHIPPED.provider(provider).unwrap(), prefix, Then::Forward);
+    let closed = site(SHIPPED.provider("rocketchat").unwrap(), "/chat", Then::Deny);
+    vec![open("rocketchat", ""), open("rocketchat", "/chat"), open("docusign-rooms", ""), closed]
 });
 
 /// Somebody who may do everything, and somebody who is answered with less than was asked for.
@@ -62,10 +63,11 @@ static CALLERS: LazyLock<[Known; 2]> = LazyLock::new(|| {
     [known(&permissions), known(&[])]
 });
 
-fn site(rules: &Arc<Rules>, prefix: &str) -> Site {
+fn site(rules: &Arc<Rules>, prefix: &str, websockets: Then) -> Site {
     let origin = Origin { tls: false, host: "upstream".into(), port: 80 };
     let mut upstream = Upstream::new(&rules.provider.name, origin);
     upstream.path_prefix = prefix.to_owned();
+    upstream.websockets = websockets;
     Site::new(Arc::new(upstream), Arc::clone(rules), Arc::from([]))
 }
 
@@ -103,8 +105,8 @@ pub fn target(data: &[u8]) {
                 let expected = target::Canonical { path: canonical.path, query: None };
                 assert_eq!(path, Reading::Inside(expected), "{}: the path alone reads otherwise", shown(data));
             }
-            // No shipped file declares a path that it does not guard.
-            Reading::Declared(_) => panic!("{} is declared", shown(data)),
+            // Where sockets are closed, and nothing else that the shipped files do not guard.
+            Reading::Declared(_) => assert_eq!(site.upstream.websockets, Then::Deny, "{} is declared", shown(data)),
             Reading::Ambiguous(_) => {}
         }
         for (method, known) in [("GET", &CALLERS[0]), ("GET", &CALLERS[1]), ("HEAD", &CALLERS[0])] {
@@ -114,12 +116,15 @@ pub fn target(data: &[u8]) {
                 (Reading::Ambiguous(_), Evaluation::Denial(denial)) if denial.reason() == Reason::TargetAmbiguous => {}
                 (Reading::Inside(_), Evaluation::Denial(denial)) if denial.reason() != Reason::HeaderAmbiguous => {}
                 (Reading::Inside(_), Evaluation::Open(Open::Route | Open::Unlisted)) => {}
+                (Reading::Declared(_), Evaluation::Denial(_)) => {}
                 (reading, other) => panic!("{}: {reading:?}, and yet {}", shown(data), named(other)),
             }
             match &evaluation {
                 Evaluation::Open(_) => {
                     let door = |path: &&String| is_door(site, path);
                     assert_eq!(standard.iter().find(door), None, "{} is open and leads to an action", shown(data));
+                    let socket = |path: &&String| site.upstream.websockets == Then::Deny && is_socket(site, path);
+                    assert_eq!(standard.iter().find(socket), None, "{} is open and leads to a closed socket", shown(data));
                 }
                 Evaluation::Denial(denial) => told(denial),
                 Evaluation::Permit(permit) => sent(site, permit, data, known),
@@ -235,6 +240,14 @@ fn is_door(site: &Site, path: &str) -> bool {
             && pairs.0.all(|literal| pairs.1.next().is_some_and(|part| part == literal || literal == "*" && !part.is_empty()))
     };
     site.rules.provider.actions.iter().flat_map(|action| &action.doors).any(|pattern| fits(pattern))
+}
+
+/// Whether Meteor takes sockets at `path`, or what stands in for them.
+fn is_socket(site: &Site, path: &str) -> bool {
+    let path = path.strip_prefix(&site.upstream.path_prefix);
+    path.is_some_and(|path| {
+        ["/websocket", "/sockjs"].iter().any(|socket| within(path, socket)) && !path.starts_with("/websocket/")
+    })
 }
 
 fn shown(bytes: &[u8]) -> String {
@@ -486,7 +499,7 @@ fn is_inside(place: &Place, text: &str) -> bool {
 /// Rules that were accepted judge without a panic, and have words for whatever they refuse.
 fn used(rules: &Arc<Rules>) {
     drop(rehearse(rules, ""));
-    let site = site(rules, "");
+    let site = site(rules, "", Then::Forward);
     for action in &rules.provider.actions {
         let query: Vec<String> = action.params.iter().map(|param| format!("{}=1", target::encode(&param.name))).collect();
         for door in &action.doors {

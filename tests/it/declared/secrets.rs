@@ -2,14 +2,15 @@
 
 use proptest::prelude::*;
 use rolegate::audit::{Entry, Object};
+use rolegate::demo::Sample;
 use rolegate::model::escape::is_unseen;
 use rolegate::model::{Body, RawRequest};
 use rolegate::pipeline::{Evaluation, Site, evaluate_request};
 use rolegate::rules::{Known, KnownSubject, Then};
 
 use super::{assert_refused, gate_with, site_with};
-use crate::support::GateBuilder;
 use crate::support::gate::login;
+use crate::support::{Collector, GateBuilder, Process};
 
 /// An action whose path holds a credential.
 const SHARED: &str = r#"
@@ -166,4 +167,41 @@ async fn a_record_holds_no_character_that_ends_a_line_or_is_not_seen() {
         assert!(!line.contains(is_unseen), "{line:?}");
     }
     assert_eq!(gate.records_of("decision").len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_path_is_in_no_record_no_span_and_no_line_of_the_log() {
+    let secret = "wh-9f8e7d6c5b4a39281706f5e4d3c2b1a0";
+    let (sample, collector) = (Sample::rocketchat().await.unwrap(), Collector::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[[upstream]]\nprovider = \"rocketchat\"\nurl = \"{}\"\nunlisted = \"deny\"\nwebsockets = \"deny\"\n\
+         [traces]\notlp_endpoint = \"{}\"\n",
+        sample.url(),
+        collector.url()
+    );
+    std::fs::write(folder.path().join("rolegate.toml"), config).unwrap();
+    let mut process = Process::logging(folder, &["run", "--config", "rolegate.toml"], "trace").await;
+    for target in [
+        format!("/api/v1/{secret}"),
+        format!("/api/v1/method.callAnon/{secret}"),
+        format!("/api/v1/users.info?{secret}=1"),
+        format!("/api/v1/rooms%2eroles/{secret}"),
+        format!("/hooks/../api/v1//{secret}"),
+        format!("/sockjs/1/{secret}/xhr"),
+        format!("/hooks/{secret}"),
+        format!("/home?{secret}"),
+    ] {
+        process.connect().await.request("POST", &target, &login("eve"), b"").await;
+    }
+    process.connect().await.get("/api/v1/rooms.roles?rid=nowhere", &login("eve")).await;
+    process.terminate();
+    assert_eq!(process.exit().await, 0);
+    let spans = format!("{:?}", collector.spans());
+    assert!(spans.contains("route_unlisted"), "{spans}");
+    let records = std::fs::read_to_string(process.folder.path().join("audit/audit.jsonl")).unwrap();
+    assert!(records.contains("/api/v1/method.callAnon/..."), "{records}");
+    for (place, text) in [("a span", spans), ("a record", records), ("the log", process.whole_log())] {
+        assert!(!text.contains(secret), "{place}: {text}");
+    }
 }
