@@ -8,7 +8,7 @@ use super::output::{self, Format, Paint};
 use super::{Exit, PolicyArgs, invalid};
 use crate::config::Upstream;
 use crate::model::{Fault, Faults, Obligation, Place};
-use crate::pipeline::{Denial, Evaluation, Permit, Site, Trail, evaluate, evaluate_at, rehearse};
+use crate::pipeline::{Denial, Evaluation, Permit, Site, Trail, evaluate_with, rehearse};
 use crate::policy::{Effect, PolicyInfo};
 use crate::rules::provider::{nearest, with_suggestion};
 use crate::rules::stated::{self, Places, Stated, Wrong};
@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// The request's content, as application/json: a method call, or the parameters of a body
     #[arg(long, value_name = "JSON")]
     content: Option<String>,
+    /// A header field of the request; may be repeated. Whoever asks has a credential without
+    #[arg(long, value_name = "NAME: VALUE", value_parser = field_of)]
+    header: Vec<(String, String)>,
     /// For whom to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -62,6 +65,14 @@ fn json_of<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 fn request_of(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once(' ').map(|(method, target)| (method.to_owned(), target.to_owned()));
     parts.ok_or_else(|| "a request is written as 'METHOD target', such as 'GET /api/v1/rooms.roles?rid=abc'".to_owned())
+}
+
+fn field_of(text: &str) -> Result<(String, String), String> {
+    let field = text.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
+    let is_name = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    field
+        .filter(|(name, _)| is_name(name))
+        .ok_or_else(|| "a header field is written as 'name: value', such as 'X-Original-URL: /api/info'".to_owned())
 }
 
 fn facts_of(text: &str) -> Result<Facts, String> {
@@ -93,9 +104,10 @@ pub(super) fn run(args: &Args) -> Exit {
         // Judged as that upstream's requests are: what is unlisted may be closed there, and its paths may have a prefix.
         Some(upstream) => {
             let networks = config.iter().flat_map(|config| config.networks.iter().cloned()).collect();
-            evaluate_at(Site::new(Arc::new(upstream.clone()), Arc::clone(rules), networks), method, target, &known)
+            let site = Site::new(Arc::new(upstream.clone()), Arc::clone(rules), networks);
+            evaluate_with(site, method, target, &args.header, &known)
         }
-        None => evaluate(rules, method, target, &known),
+        None => evaluate_with(rehearse::site_of(rules), method, target, &args.header, &known),
     };
     let mut wrong = stated::unknown(&rules.provider, &rules.networks, &known);
     wrong.extend(rehearse::impossible(&evaluation, &known));

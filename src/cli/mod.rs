@@ -50,7 +50,7 @@ enum Verb {
     Demo(demo::Args),
     Check(check::Args),
     Test(test::Args),
-    Explain(explain::Args),
+    Explain(Box<explain::Args>),
     Audit(audit::Args),
     Actions(actions::Args),
     Schema(schema::Args),

@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 pub(crate) use matching::dashed;
 pub use matching::{MatchedRequest, keeps_on_401, revocable, wants_content};
 pub use params::ValidatedRequest;
-pub use rehearse::{Evaluation, evaluate, evaluate_at, evaluate_request};
+pub use rehearse::{Evaluation, evaluate, evaluate_request, evaluate_with};
 pub use subject::IdentifiedRequest;
 pub use trail::{Moment, Trail};
 pub use verdict::{Denial, Outcome, Permit};

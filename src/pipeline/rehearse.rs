@@ -50,28 +50,35 @@ pub struct Rehearsal {
 /// Judges `method target` by `rules`, with `known` instead of lookups.
 #[must_use]
 pub fn evaluate(rules: &Arc<Rules>, method: &str, target: &str, known: &Known) -> Evaluation {
-    let origin = Origin { tls: false, host: "upstream".into(), port: 80 };
-    let site = Site::new(Arc::new(Upstream::new(&rules.provider.name, origin)), Arc::clone(rules), Arc::from([]));
-    evaluate_at(site, method, target, known)
+    evaluate_with(site_of(rules), method, target, &[], known)
 }
 
-/// Judges `method target` at `site`, with `known` instead of lookups.
+/// An upstream with every default before which `rules` are in force.
 #[must_use]
-pub fn evaluate_at(site: Site, method: &str, target: &str, known: &Known) -> Evaluation {
+pub fn site_of(rules: &Arc<Rules>) -> Site {
+    let origin = Origin { tls: false, host: "upstream".into(), port: 80 };
+    Site::new(Arc::new(Upstream::new(&rules.provider.name, origin)), Arc::clone(rules), Arc::from([]))
+}
+
+/// Judges `method target` with further `fields`, their names in lower case, at `site`, with `known` instead of lookups. Where
+/// the fields hold nothing of a credential, a caller who is known has one.
+#[must_use]
+pub fn evaluate_with(site: Site, method: &str, target: &str, fields: &[(String, String)], known: &Known) -> Evaluation {
     let rules = Arc::clone(&site.rules);
-    let mut headers: Vec<(&str, &[u8])> = Vec::new();
-    if known.subject.is_some() {
+    let mut headers: Vec<(&str, &[u8])> = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let given = |name: &str| fields.iter().any(|(field, _)| field == name);
+    if known.subject.is_some() && !rules.provider.credentials.iter().flatten().any(|name| given(name)) {
         for name in rules.provider.credentials.first().into_iter().flatten() {
             headers.push((name, if **name == *"authorization" { b"Bearer given" } else { b"given" }));
         }
     }
-    if known.content.is_some() {
+    if known.content.is_some() && !given("content-type") {
         headers.push(("content-type", b"application/json"));
     }
     let raw = RawRequest {
         method,
         target: target.as_bytes(),
-        host: None,
+        host: fields.iter().find(|(field, _)| field == "host").map(|(_, value)| value.as_str()),
         headers,
         body: known.content.as_ref().map_or(Body::Absent, |content| Body::Sized(content.len() as u64)),
         content: known.content.as_deref().map(str::as_bytes),

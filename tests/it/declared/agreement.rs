@@ -1,12 +1,14 @@
 //! `explain` says of every request of the corpus what a gate does with it on the wire.
 
 use rolegate::audit::{Entry, Object};
+use rolegate::model::escape::is_unseen;
 use rolegate::model::{Body, RawRequest, Record};
-use rolegate::pipeline::{Evaluation, Site, evaluate_request};
+use rolegate::pipeline::{Evaluation, Site, evaluate_request, evaluate_with};
 use rolegate::rules::{Known, KnownSubject};
 use serde_json::{Map, Value};
 
 use crate::corpus::{Attempt, LAST, Replay, attempts};
+use crate::support::Program;
 
 /// What `explain` cannot be told: how a message is framed, to whom it goes, and what lookups run into.
 const OF_THE_WIRE: [&str; 7] = [
@@ -55,6 +57,22 @@ impl First {
         Some(Self { method, target, headers, body, content })
     }
 
+    /// What the verb says, where it can be told all of it: it takes texts, and gives a credential to who has none.
+    fn explained(&self, site: &Site, known: Known) -> Option<Evaluation> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let fields: Option<Vec<(String, String)>> =
+            self.headers.iter().map(|(name, value)| Some((name.clone(), text(value)?))).collect();
+        let (fields, target) = (fields?, text(&self.target)?);
+        let credentials = || site.rules.provider.credentials.iter().flatten();
+        let has_credential = credentials().any(|name| fields.iter().any(|(field, _)| **name == **field));
+        if !has_credential || self.body == Body::Streamed {
+            return None;
+        }
+        let content = self.content.as_deref().map(text);
+        let known = Known { content: if let Some(content) = content { Some(content?) } else { None }, ..known };
+        Some(evaluate_with(site.clone(), &self.method, &target, &fields, &known))
+    }
+
     fn raw(&self) -> Option<RawRequest<'_>> {
         let headers: Vec<(&str, &[u8])> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let host = headers.iter().find(|(name, _)| *name == "host").and_then(|(_, value)| std::str::from_utf8(value).ok())?;
@@ -68,6 +86,14 @@ impl First {
             client: Some([127, 0, 0, 1].into()),
             correlation: None,
         })
+    }
+}
+
+fn said(evaluation: &Evaluation) -> Value {
+    match evaluation {
+        Evaluation::Open(open) => format!("{open:?}").into(),
+        Evaluation::Denial(denial) => fields(&**denial).into(),
+        Evaluation::Permit(permit) => fields(&**permit).into(),
     }
 }
 
@@ -140,7 +166,12 @@ fn differs(attempt: &Attempt, first: &First, site: &Site, records: &[Value], rea
         return Ok(false);
     }
     let sent = |line: &str| reached.iter().any(|reached| reached.starts_with(line));
-    match evaluate_request(site.clone(), &raw, &known(record)) {
+    let evaluation = evaluate_request(site.clone(), &raw, &known(record));
+    if let Some(verb) = first.explained(site, known(record)) {
+        let (verb, walk) = (said(&verb), said(&evaluation));
+        assert_eq!(verb, walk, "{}: the verb says something else than the walk", attempt.name);
+    }
+    match evaluation {
         Evaluation::Open(_) => {
             let line = format!("{} {}", first.method, String::from_utf8_lossy(&first.target).split('#').next().unwrap());
             let judged = records.iter().filter(|record| record["target"] == String::from_utf8_lossy(&first.target).as_ref());
@@ -189,4 +220,28 @@ async fn explain_and_the_wire_agree_on_every_request_of_the_corpus() {
     }
     assert!(failures.is_empty(), "{} of {} files:\n{}", failures.len(), attempts.len(), failures.join("\n"));
     assert!(compared > 300, "only {compared} of {} could be compared", attempts.len());
+}
+
+#[test]
+fn the_verb_is_told_of_header_fields() {
+    let explain = |fields: &[&str], request: &str| {
+        let mut args =
+            vec!["explain", "--provider", "rocketchat", "--subject", r#"{"id":"u1","roles":["user"]}"#, "--format", "json"];
+        fields.iter().for_each(|field| args.extend(["--header", field]));
+        Program::new(&[args.as_slice(), &[request]].concat()).run()
+    };
+    let plain = explain(&[], "GET /home");
+    assert_eq!((plain.code, plain.json()["decision"].is_null()), (0, true));
+    let rerouted = explain(&["X-Original-URL: /api/v1/rooms.roles?rid=a"], "GET /home");
+    assert_eq!((rerouted.code, rerouted.json()["reason"].as_str()), (6, Some("header_ambiguous")));
+    let twice = explain(&["X-User-Id: a", "x-user-id: b", "X-Auth-Token: c"], "GET /api/v1/rooms.roles?rid=a");
+    assert_eq!((twice.code, twice.json()["reason"].as_str()), (6, Some("credential_ambiguous")));
+    let ended = explain(&["no field"], "GET /home");
+    assert_eq!(ended.code, 2, "{}", ended.err);
+    assert!(ended.err.contains("'name: value'"), "{}", ended.err);
+    let odd = explain(&[], "GET /home\u{1b}[2J\u{202e}\u{7f}");
+    assert!(!odd.out.trim_end().contains(is_unseen) && !odd.err.replace('\n', "").contains(is_unseen), "{} {}", odd.out, odd.err);
+    let human =
+        Program::new(&["explain", "--provider", "rocketchat", "GET /api/v1/users.info?username=\u{9b}1A\nforged: permit"]).run();
+    assert!(human.out.lines().all(|line| !line.contains(is_unseen) && !line.starts_with("forged")), "{}", human.out);
 }
