@@ -14,7 +14,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::entry::body;
 use super::keep::Keeper;
-use super::state::{Position, State, Ticket};
+use super::latch::Latch;
+use super::queue::again;
+use super::state::{Position, State, Ticket, is_full};
 use super::suppress::Refusals;
 use super::{Durability, Entry, Event, OnFailure, OpenError, Settings, Sink};
 use crate::metrics::Metrics;
@@ -29,8 +31,11 @@ const KEEP_EVERY: Duration = Duration::from_secs(10);
 /// How often in a row.
 const KEEP_PASSES: usize = 8;
 
-/// How long the question whether the log is writable waits for records under way: a healthy write takes microseconds.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a guarded request waits for room for its record.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// How long it waits before it asks again: at first, and at most.
+const ASK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 thread_local! {
     /// Room for a line's middle, kept from record to record.
@@ -90,7 +95,8 @@ pub struct Recorded<T> {
 }
 
 impl<T> Recorded<T> {
-    /// The record's number; none when it could not be written and the operator chose to go on.
+    /// The record's number; none when it could not be written and the operator chose to go on. Where records before it were
+    /// given up while it waited, it is a smaller one.
     #[must_use]
     pub fn seq(&self) -> Option<u64> {
         self.seq
@@ -138,13 +144,13 @@ impl AuditLog {
             Sink::File(path) => Keeper::new(path, settings.keep),
             Sink::Stdout => None,
         };
-        let state = Mutex::new(State::open(settings, metrics.clone())?);
-        let shared = Shared { state, metrics, refusals, keeper, stopping: Mutex::new(false), stop: Condvar::new() };
+        let latch = Latch::new(State::open(settings, metrics.clone())?);
+        let shared = Shared { latch, metrics, refusals, keeper, stopping: Mutex::new(false), stop: Condvar::new() };
         let mut log = Self { shared: Arc::new(shared), on_failure, threads: Vec::new() };
         if durability == Durability::Buffered {
             log.spawn("audit", FLUSH_EVERY, |shared| {
                 // What cannot be written now stays buffered, and was counted.
-                let _ = shared.state.lock().flush();
+                let _ = shared.latch.lock().and_then(|mut state| state.flush());
             })?;
         }
         if log.shared.keeper.is_some() {
@@ -175,13 +181,19 @@ impl AuditLog {
 
     /// Records `entry`, which its caller began with at `started`.
     ///
-    /// With [`Durability::Written`] its line is in the kernel when this returns, written by the calling thread.
+    /// With [`Durability::Written`] its line is in the kernel when this returns, written by the calling thread; but where there is
+    /// no room for it at this moment, as in a pipe that nobody reads, it waits in memory. So this is for what takes effect
+    /// whether or not it is recorded, or is a refusal.
     ///
     /// # Errors
     /// The record could not be written, and [`OnFailure::Deny`] is set. The next one is tried afresh; once one
     /// succeeds, a `loss` record before it tells how many were not written.
     pub fn record_since<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
-        let made = self.take(&entry).and_then(Taken::land);
+        let mut taken = self.take(&entry);
+        let made = match land(&mut taken) {
+            Err(cause) if is_full(&cause) => self.leave(&entry, taken.ok()),
+            made => made,
+        };
         self.recorded(entry, started, made)
     }
 
@@ -189,15 +201,54 @@ impl AuditLog {
     /// tasks of this thread record now: whoever is ready to run goes first, and then all of it is written in one call to the
     /// kernel, before any of them goes on. A task that is dropped meanwhile leaves its record behind.
     ///
+    /// Where there is no room for it, as in a pipe that nobody reads, the task waits for a second, and its thread goes on with
+    /// others.
+    ///
     /// # Errors
     /// Those of [`AuditLog::record_since`].
     pub async fn record_together<T: Entry>(&self, entry: T, started: Instant) -> Result<Recorded<T>, Unrecorded<T>> {
-        let taken = self.take(&entry);
+        let mut taken = self.take(&entry);
         if taken.as_ref().is_ok_and(Taken::is_open) {
             tokio::task::yield_now().await;
         }
-        let made = taken.and_then(Taken::land);
+        let made = match land(&mut taken) {
+            // A future of its own, so that this one stays small.
+            Err(cause) if is_full(&cause) => Box::pin(self.wait(&entry, taken.ok())).await,
+            made => made,
+        };
         self.recorded(entry, started, made)
+    }
+
+    /// Waits for room for a record that may have been taken.
+    async fn wait<T: Entry>(&self, entry: &T, mut taken: Option<Taken<'_>>) -> io::Result<Option<u64>> {
+        let deadline = tokio::time::Instant::now() + WAIT;
+        let (mut pause, longest) = ASK;
+        loop {
+            tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + pause)).await;
+            pause = (2 * pause).min(longest);
+            let mut again = match taken {
+                Some(taken) => Ok(taken),
+                None => self.take(entry),
+            };
+            match land(&mut again) {
+                Err(cause) if is_full(&cause) => taken = again.ok(),
+                made => return made,
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let ticket = taken.and_then(|mut taken| taken.ticket.take());
+                return Err(self.shared.latch.give_up(entry.time(), ticket));
+            }
+        }
+    }
+
+    /// Leaves a record that may have been taken to be written when there is room.
+    fn leave(&self, entry: &impl Entry, taken: Option<Taken<'_>>) -> io::Result<Option<u64>> {
+        let ticket = taken.and_then(|mut taken| taken.ticket.take());
+        let left = self.shared.latch.lock().and_then(|mut state| match ticket {
+            Some(ticket) => Ok(state.leave(ticket)),
+            None => with_body(entry, |body| state.wait_in_memory(entry.time(), body?)),
+        });
+        left.map(Some).map_err(|_| self.shared.latch.give_up(entry.time(), ticket))
     }
 
     /// Records `entry`, which its caller began with at `started`, and for which nobody waits: with [`Durability::Written`],
@@ -205,14 +256,21 @@ impl AuditLog {
     /// for a [flush](AuditLog::flush), which the caller sees to.
     pub fn record_soon(&self, entry: impl Entry, started: Instant) -> bool {
         // A failure is counted and told by the state; there is nobody left to refuse.
-        let (accepted, owes) = with_body(&entry, |body| {
-            let mut state = self.shared.state.lock();
-            (state.accept(entry.time(), body), state.owes())
+        let accepted = with_body(&entry, |body| {
+            let mut state = self.shared.latch.lock()?;
+            Ok::<_, io::Error>((state.accept(entry.time(), body), state.owes()))
         });
-        if accepted.is_ok() {
-            self.shared.metrics.audit_record(entry.kind(), started.elapsed());
+        match accepted {
+            Ok((Ok(()), owes)) => {
+                self.shared.metrics.audit_record(entry.kind(), started.elapsed());
+                owes
+            }
+            Ok((Err(_), owes)) => owes,
+            Err(_) => {
+                self.shared.latch.give_up(entry.time(), None);
+                false
+            }
         }
-        owes
     }
 
     /// Whether a refusal of a caller that is not known leaves no record of its own, because the `client` has left so many in this
@@ -228,7 +286,7 @@ impl AuditLog {
         let mut owes = false;
         for suppressed in self.shared.refusals.due(at, all) {
             let offered = with_body(&suppressed, |body| {
-                let mut state = self.shared.state.lock();
+                let mut state = self.shared.latch.lock()?;
                 let offered = state.offer(suppressed.time(), body);
                 owes = state.owes();
                 offered
@@ -251,7 +309,7 @@ impl AuditLog {
     }
 
     fn take(&self, entry: &impl Entry) -> io::Result<Taken<'_>> {
-        let ticket = with_body(entry, |body| self.shared.state.lock().take(entry.time(), body))?;
+        let ticket = with_body(entry, |body| self.shared.latch.lock()?.take(entry.time(), body))?;
         Ok(Taken { log: self, ticket: Some(ticket) })
     }
 
@@ -276,13 +334,13 @@ impl AuditLog {
     /// record that is due, so that an idle process finds its way back. Waits at most 250 ms for others.
     #[must_use]
     pub fn writable(&self) -> bool {
-        self.shared.state.try_lock_for(PATIENCE).is_some_and(|mut state| state.probe(Timestamp::now()).is_ok())
+        self.shared.latch.lock().is_ok_and(|mut state| state.probe(Timestamp::now()).is_ok())
     }
 
-    /// How far the log has come.
+    /// How far the log has come; as of the last time that it was asked while a write hangs.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.shared.state.lock().position()
+        self.shared.latch.position()
     }
 
     /// Looks for the file at its path now, as SIGHUP asks for: where it was moved away, the chain goes on in a new file, which
@@ -291,7 +349,7 @@ impl AuditLog {
     /// # Errors
     /// No new file can be begun. Records are refused until one can, or go on without.
     pub fn reopen(&self) -> io::Result<()> {
-        self.shared.state.lock().reopen(Timestamp::now())
+        self.shared.latch.lock()?.reopen(Timestamp::now())
     }
 
     /// Begins a new file whatever the size of the old one, with a `rotated` record. Gives back where the old one lies now;
@@ -300,7 +358,7 @@ impl AuditLog {
     /// # Errors
     /// The log has no file, a new one cannot be begun, or what waits cannot be written.
     pub fn rotate(&self) -> io::Result<Option<PathBuf>> {
-        self.shared.state.lock().rotate(Timestamp::now())
+        self.shared.latch.lock()?.rotate(Timestamp::now())
     }
 
     /// Writes what is buffered.
@@ -308,7 +366,21 @@ impl AuditLog {
     /// # Errors
     /// It could not be written; it stays buffered.
     pub fn flush(&self) -> io::Result<()> {
-        self.shared.state.lock().flush()
+        self.shared.latch.lock()?.flush()
+    }
+
+    /// Writes what is buffered, and waits a second for room for it.
+    ///
+    /// # Errors
+    /// It could not be written; it stays buffered.
+    pub async fn flush_in_time(&self) -> io::Result<()> {
+        let deadline = tokio::time::Instant::now() + WAIT;
+        loop {
+            match self.flush() {
+                Err(cause) if is_full(&cause) && tokio::time::Instant::now() < deadline => tokio::time::sleep(ASK.0).await,
+                flushed => return flushed,
+            }
+        }
     }
 }
 
@@ -320,7 +392,10 @@ impl Drop for AuditLog {
             let _ = thread.join();
         }
         self.tell_suppressed(Instant::now(), true);
-        self.shared.state.lock().end();
+        // What hangs in the kernel is left there.
+        if let Ok(mut state) = self.shared.latch.lock() {
+            state.end();
+        }
     }
 }
 
@@ -336,10 +411,21 @@ impl Taken<'_> {
     fn is_open(&self) -> bool {
         self.ticket.is_some_and(Ticket::is_open)
     }
+}
 
-    /// Makes the record; its number.
-    fn land(mut self) -> io::Result<Option<u64>> {
-        self.ticket.take().map(|ticket| self.log.shared.state.lock().land(ticket)).transpose()
+/// Makes a record that was taken; its number. Where there is no room for it at this moment, it stays taken.
+fn land(taken: &mut io::Result<Taken<'_>>) -> io::Result<Option<u64>> {
+    match taken {
+        Ok(Taken { log, ticket: place @ Some(_) }) => {
+            let Some(ticket) = *place else { return Ok(None) };
+            let made = log.shared.latch.lock().and_then(|mut state| state.land(ticket));
+            if !made.as_ref().is_err_and(is_full) {
+                *place = None;
+            }
+            made.map(Some)
+        }
+        Ok(Taken { ticket: None, .. }) => Ok(None),
+        Err(cause) => Err(again(cause)),
     }
 }
 
@@ -347,8 +433,12 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            // A failure is counted and told by the state.
-            drop(self.log.shared.state.lock().land(ticket));
+            // A failure is counted and told by the state. What hangs in the kernel takes along whoever waits behind it.
+            if let Ok(mut state) = self.log.shared.latch.lock()
+                && state.land(ticket).is_err_and(|cause| is_full(&cause))
+            {
+                state.leave(ticket);
+            }
         }
     }
 }
@@ -367,7 +457,7 @@ fn with_body<R>(entry: &impl Entry, then: impl FnOnce(io::Result<&[u8]>) -> R) -
 /// What the log shares with its threads.
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    latch: Latch,
     metrics: Metrics,
     refusals: Refusals,
     keeper: Option<Keeper>,
@@ -406,7 +496,7 @@ impl Shared {
     fn make(&self, event: &Event) -> io::Result<()> {
         let started = Instant::now();
         with_body(event, |body| {
-            let mut state = self.state.lock();
+            let mut state = self.latch.lock()?;
             let ticket = state.take(event.time, body)?;
             state.land(ticket)?;
             state.flush()

@@ -61,9 +61,9 @@ impl Losses {
         self.begun.push_back(Begun { cause, before, records });
     }
 
-    /// One record, of something that happened at `time`, could not be written.
-    pub(super) fn unwritten(&mut self, time: Timestamp, cause: &io::Error) {
-        Loss::add(&mut self.unwritten, 1, time, || cause.to_string());
+    /// So many records, of things that happened from `since` on, could not be written.
+    pub(super) fn unwritten(&mut self, records: u64, since: Timestamp, cause: &io::Error) {
+        Loss::add(&mut self.unwritten, records, since, || cause.to_string());
     }
 
     /// A file with `records` records is gone since some time after `since`.

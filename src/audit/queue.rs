@@ -121,6 +121,42 @@ impl Queue {
         failed
     }
 
+    /// Only the first `written` records are, and the others wait on, but for the log's own, which are made again.
+    pub(super) fn written_in_part(&mut self, written: usize) {
+        let claims: Vec<_> = self.records.iter().map(|record| record.claim).collect();
+        self.keep_only(|index| index >= written && claims.get(index) != Some(&Claim::Own));
+    }
+
+    /// The record with this turn is not wanted any more; when it happened, if it was not written.
+    pub(super) fn withdraw(&mut self, turn: Turn) -> Option<Timestamp> {
+        let place = self.records.iter().position(|record| record.claim == Claim::Awaited(turn))?;
+        let time = self.records.get(place).map(|record| record.time);
+        self.keep_only(|index| index != place);
+        time
+    }
+
+    /// Nobody waits for the record with this turn any more: it is accepted.
+    pub(super) fn leave(&mut self, turn: Turn) {
+        if let Some(record) = self.records.iter_mut().find(|record| record.claim == Claim::Awaited(turn)) {
+            record.claim = Claim::Accepted;
+            self.accepted += 1;
+        }
+    }
+
+    fn keep_only(&mut self, keeps: impl Fn(usize) -> bool) {
+        let told = std::mem::take(&mut self.failed);
+        let mut kept = Self { next: self.next, open: self.next, failed: told, ..Self::default() };
+        for (index, (record, body)) in self.records.iter().zip(self.bodies()).enumerate() {
+            if keeps(index) {
+                if let Claim::Awaited(turn) = record.claim {
+                    kept.open = kept.open.min(turn);
+                }
+                kept.push(record.time, body, record.claim);
+            }
+        }
+        *self = kept;
+    }
+
     /// Whether the record with this turn is neither written nor has failed.
     pub(super) fn waits(&self, turn: Turn) -> bool {
         turn >= self.open
@@ -133,6 +169,6 @@ impl Queue {
 }
 
 /// The same error for one more record.
-fn again(cause: &io::Error) -> io::Error {
+pub(super) fn again(cause: &io::Error) -> io::Error {
     cause.raw_os_error().map_or_else(|| io::Error::new(cause.kind(), cause.to_string()), io::Error::from_raw_os_error)
 }

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 
 use super::OpenError;
 use super::file::{Place, Sight};
+use super::stream::Stream;
 
 /// What takes the bytes; a trait so that tests can make a write stop half-way.
 pub(super) trait Medium: Debug + Send {
-    /// Takes some of `bytes`, from their beginning, in one call to the kernel.
+    /// Takes some of `bytes`, from their beginning, in one call to the kernel; [`io::ErrorKind::WouldBlock`] when there is no
+    /// room for them now.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Sees to it that the `count` bytes of a torn line, which were written last, do not run into the next line.
@@ -27,21 +29,6 @@ impl Medium for File {
     fn mend(&mut self, count: u64) -> io::Result<()> {
         let length = self.metadata()?.len();
         self.set_len(length.saturating_sub(count))
-    }
-}
-
-/// The standard output without the buffer of the standard library, which would keep bytes whose write failed.
-#[derive(Debug)]
-struct Stream(File);
-
-/// What went down a stream cannot come back, but a newline ends it.
-impl Medium for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Write::write(&mut self.0, bytes)
-    }
-
-    fn mend(&mut self, _count: u64) -> io::Result<()> {
-        self.0.write_all(b"\n")
     }
 }
 
@@ -74,7 +61,12 @@ impl Output {
     pub(super) fn stdout() -> Result<Self, OpenError> {
         let handle = io::stdout().as_fd().try_clone_to_owned();
         let handle = handle.map_err(|source| OpenError::Io { path: "-".into(), source })?;
-        Ok(Self { medium: Box::new(Stream(File::from(handle))), place: None, bytes: 0, records: 0, torn: 0 })
+        Ok(Self::stream(File::from(handle)))
+    }
+
+    /// Something that lines are sent down.
+    pub(super) fn stream(stream: File) -> Self {
+        Self { medium: Box::new(Stream::new(stream)), place: None, bytes: 0, records: 0, torn: 0 }
     }
 
     /// A file that lies at `place` with `records` lines in `bytes` bytes.
@@ -207,8 +199,7 @@ mod tests {
     #[test]
     fn a_torn_line_on_a_stream_is_ended_before_the_next_one_begins() {
         let (mut reader, writer) = pipe().unwrap();
-        let medium = Box::new(Stream(File::from(OwnedFd::from(writer))));
-        let mut output = Output { medium, place: None, bytes: 0, records: 0, torn: 0 };
+        let mut output = Output::stream(File::from(OwnedFd::from(writer)));
         output.append(b"one\n", 1, 1).unwrap();
         output.medium.write(b"tw").unwrap();
         output.torn = 2;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -24,6 +24,9 @@ const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(1);
 
 /// The room that is kept for what is written at once, in bytes.
 const LINES_KEPT: usize = 256 << 10;
+
+/// How long nobody asks again whether there is room, when there was none.
+const ASK_EVERY: Duration = Duration::from_millis(2);
 
 /// How much of a torn line its `recovered` record holds.
 const TORN_BYTES_TOLD: usize = 512;
@@ -58,6 +61,8 @@ pub(super) struct State {
     failures: u64,
     /// Whether the last attempt to write failed.
     failing: bool,
+    /// When there last was no room for a line.
+    blocked: Option<Instant>,
     metrics: Metrics,
 }
 
@@ -100,6 +105,7 @@ impl State {
             missing: false,
             failures: 0,
             failing: false,
+            blocked: None,
             metrics,
         };
         match sink {
@@ -115,7 +121,8 @@ impl State {
     /// when its ticket [lands](State::land).
     ///
     /// # Errors
-    /// The record is not made, and counts as lost.
+    /// The record is not made, and counts as lost; but for [`io::ErrorKind::WouldBlock`], after which it may be brought again, or
+    /// [given up](State::give_up).
     pub(super) fn take(&mut self, time: Timestamp, body: io::Result<&[u8]>) -> io::Result<Ticket> {
         let body = self.ready(time, body)?;
         let seq = self.next();
@@ -129,14 +136,36 @@ impl State {
         Ok(Ticket { seq, turn })
     }
 
-    /// Takes a record that nobody waits for: it is written with the next one, or when the log is [flushed](State::flush).
+    /// Takes a record that nobody waits for: it is written with the next one, or when the log is [flushed](State::flush), and
+    /// waits for that even where there is no room now.
     ///
     /// # Errors
     /// The record is not made, and counts as lost.
     pub(super) fn accept(&mut self, time: Timestamp, body: io::Result<&[u8]>) -> io::Result<()> {
-        let body = self.ready(time, body)?;
-        self.accepted(time, body);
-        Ok(())
+        let accepted = body.and_then(|body| match self.prepare(time, body) {
+            Ok(()) => {
+                self.accepted(time, body);
+                Ok(())
+            }
+            Err(cause) if is_full(&cause) => self.wait_in_memory(time, body).map(drop),
+            Err(cause) => Err(cause),
+        });
+        accepted.inspect_err(|cause| self.gave_up(time, cause))
+    }
+
+    /// Keeps a record that nobody waits for until there is room for it; the number that it then has.
+    ///
+    /// # Errors
+    /// As much waits as there is memory for.
+    pub(super) fn wait_in_memory(&mut self, time: Timestamp, body: &[u8]) -> io::Result<u64> {
+        if self.queue.is_full() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let seq = self.next();
+        Chain::fits(seq, body)?;
+        self.queue.push(time, body, Claim::Accepted);
+        self.metrics.audit_pending(self.queue.accepted());
+        Ok(seq)
     }
 
     /// Takes a record that nobody waits for and that is offered again when it is not taken.
@@ -154,14 +183,44 @@ impl State {
     /// Gives back its number.
     ///
     /// # Errors
-    /// It is not made, and counts as lost.
+    /// It is not made, and counts as lost; but for [`io::ErrorKind::WouldBlock`], after which it waits on until it lands, is
+    /// [left](State::leave) or [given up](State::give_up).
     pub(super) fn land(&mut self, ticket: Ticket) -> io::Result<u64> {
         let Some(turn) = ticket.turn else { return Ok(ticket.seq) };
-        if self.queue.waits(turn) {
-            // Whether this very record failed is asked below.
-            let _ = self.write();
+        if self.queue.waits(turn)
+            && let Err(cause) = self.write()
+            && self.queue.waits(turn)
+        {
+            return Err(cause);
         }
         self.queue.failure(turn).map_or(Ok(ticket.seq), Err)
+    }
+
+    /// Nobody waits for a record any more that has not landed: it is written when there is room. Gives back its number.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> u64 {
+        if let Some(turn) = ticket.turn {
+            self.queue.leave(turn);
+            self.metrics.audit_pending(self.queue.accepted());
+        }
+        ticket.seq
+    }
+
+    /// A record of something that happened at `time` is not made, for there was no room for too long.
+    pub(super) fn give_up(&mut self, time: Timestamp, ticket: Option<Ticket>, cause: &io::Error) {
+        let turn = ticket.map(|ticket| ticket.turn);
+        match turn {
+            // What was written in the meantime is not lost, although nobody waited for it; what failed was counted then.
+            Some(turn) if turn.is_none_or(|turn| self.queue.withdraw(turn).is_none()) => {
+                drop(turn.and_then(|turn| self.queue.failure(turn)));
+            }
+            _ => self.gave_up(time, cause),
+        }
+    }
+
+    /// So many records of things that happened from `since` on were not made.
+    pub(super) fn gave_up_many(&mut self, since: Timestamp, records: u64, cause: &io::Error) {
+        self.failed(cause);
+        self.losses.unwritten(records, since, cause);
     }
 
     /// Whether something waits that nobody sees to: what [`Durability::Buffered`] buffers has a thread of its own.
@@ -172,7 +231,7 @@ impl State {
     /// Notes that a record of something that happened at `time` was not made.
     fn gave_up(&mut self, time: Timestamp, cause: &io::Error) {
         self.failed(cause);
-        self.losses.unwritten(time, cause);
+        self.losses.unwritten(1, time, cause);
     }
 
     /// Tries whether a record could be made now.
@@ -200,7 +259,11 @@ impl State {
     /// # Errors
     /// What was accepted waits on.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.write().inspect_err(|cause| self.failed(cause))
+        self.write().inspect_err(|cause| {
+            if !is_full(cause) {
+                self.failed(cause);
+            }
+        })
     }
 
     /// Writes what is owed and what waits for the last time.
@@ -290,6 +353,7 @@ impl State {
     }
 
     fn record_own(&mut self, event: &Event) -> io::Result<()> {
+        self.ask_for_room()?;
         let started = Instant::now();
         let mut middle = Vec::new();
         body(event, &mut middle)?;
@@ -302,7 +366,11 @@ impl State {
 
     fn ready<'b>(&mut self, time: Timestamp, body: io::Result<&'b [u8]>) -> io::Result<&'b [u8]> {
         let ready = body.and_then(|body| self.prepare(time, body).map(|()| body));
-        ready.inspect_err(|cause| self.gave_up(time, cause))
+        ready.inspect_err(|cause| {
+            if !is_full(cause) {
+                self.gave_up(time, cause);
+            }
+        })
     }
 
     /// Sees to what must be before a record of something that happened at `time` and has this [`body`].
@@ -335,11 +403,13 @@ impl State {
     /// Writes everything that waits, in one call to the kernel.
     ///
     /// # Errors
-    /// What was accepted and is not written waits on, and the chain ends with what is written.
+    /// What was accepted and is not written waits on, and the chain ends with what is written. With
+    /// [`io::ErrorKind::WouldBlock`] what is awaited waits on, too.
     fn write(&mut self) -> io::Result<()> {
         if self.queue.len() == 0 {
             return Ok(());
         }
+        self.ask_for_room()?;
         let mut chain = self.chain.clone();
         self.lines.clear();
         self.lines.shrink_to(LINES_KEPT);
@@ -355,14 +425,27 @@ impl State {
                 let written = count_lines(self.lines.get(..whole).unwrap_or_default());
                 self.lines.clear();
                 self.queue.bodies().take(written).for_each(|body| self.chain.seal(body, &mut self.lines));
-                for time in self.queue.partly_written(written, &cause) {
-                    self.gave_up(time, &cause);
+                if is_full(&cause) {
+                    self.queue.written_in_part(written);
+                    self.blocked = Some(Instant::now());
+                } else {
+                    for time in self.queue.partly_written(written, &cause) {
+                        self.gave_up(time, &cause);
+                    }
                 }
                 Err(cause)
             }
         };
         self.metrics.audit_pending(self.queue.accepted());
         outcome
+    }
+
+    /// Whether it is worth trying: a moment ago there was no room.
+    fn ask_for_room(&self) -> io::Result<()> {
+        match self.blocked.is_some_and(|blocked| blocked.elapsed() < ASK_EVERY) {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => Ok(()),
+        }
     }
 
     /// Counts a failed attempt; only the first one in a row is worth a line in the process log.
@@ -376,11 +459,17 @@ impl State {
     }
 
     fn succeeded(&mut self) {
+        self.blocked = None;
         if self.failing {
             tracing::info!("the audit log can be written again");
             self.failing = false;
         }
     }
+}
+
+/// Whether there was only no room at that moment.
+pub(super) fn is_full(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::WouldBlock
 }
 
 /// Opens the file at `path`, cuts off a torn end, and finds the chain's end in it or in the newest rotated file.

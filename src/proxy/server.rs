@@ -216,7 +216,7 @@ impl Running {
         if let Err(error) = self.event(RecordKind::Stop, [("cut_connections", cut.into())]) {
             tracing::error!(%error, "the end could not be recorded");
         }
-        if let Err(error) = self.gate.audit.flush() {
+        if let Err(error) = self.gate.audit.flush_in_time().await {
             tracing::error!(%error, "the audit log could not be flushed");
         }
         if let Some(traces) = self.gate.traces.clone() {

@@ -3,6 +3,7 @@
 mod failure;
 mod keeping;
 mod places;
+mod stalls;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -3,6 +3,7 @@
 mod floods;
 mod foreign;
 mod rotation;
+mod stalls;
 mod verifying;
 
 use std::path::{Path, PathBuf};

@@ -62,7 +62,7 @@ impl Medium for Counted {
 fn count_calls(log: &AuditLog, path: &Path) -> Arc<AtomicUsize> {
     let calls = Arc::new(AtomicUsize::new(0));
     let file = OpenOptions::new().append(true).open(path).unwrap();
-    log.shared.state.lock().output.medium = Box::new(Counted { file, calls: Arc::clone(&calls) });
+    log.shared.latch.state().output.medium = Box::new(Counted { file, calls: Arc::clone(&calls) });
     calls
 }
 
@@ -70,7 +70,7 @@ fn count_calls(log: &AuditLog, path: &Path) -> Arc<AtomicUsize> {
 fn shrink_disk(log: &AuditLog, path: &Path, bytes: usize) -> Arc<AtomicUsize> {
     let room = Arc::new(AtomicUsize::new(bytes));
     let file = OpenOptions::new().append(true).open(path).unwrap();
-    log.shared.state.lock().output.medium = Box::new(SmallDisk { file, room: Arc::clone(&room) });
+    log.shared.latch.state().output.medium = Box::new(SmallDisk { file, room: Arc::clone(&room) });
     room
 }
 
@@ -80,7 +80,7 @@ fn on_a_full_disk_nothing_is_permitted_and_the_loss_is_told_afterwards() {
     let log = desk.open();
     log.record(event_at(0)).unwrap();
     // The kernel's own "no space left on device".
-    log.shared.state.lock().output.medium = Box::new(OpenOptions::new().append(true).open("/dev/full").unwrap());
+    log.shared.latch.state().output.medium = Box::new(OpenOptions::new().append(true).open("/dev/full").unwrap());
     for second in 1..=3 {
         let refused = log.record(event_at(second)).unwrap_err();
         assert_eq!(refused.cause.kind(), io::ErrorKind::StorageFull);
@@ -168,7 +168,7 @@ fn a_half_line_that_cannot_be_cut_at_once_is_cut_before_the_next_write() {
     log.record(event()).unwrap();
     let whole = fs::metadata(desk.path()).unwrap().len();
     let file = OpenOptions::new().append(true).open(desk.path()).unwrap();
-    log.shared.state.lock().output.medium = Box::new(Stuck(file));
+    log.shared.latch.state().output.medium = Box::new(Stuck(file));
     log.record(event()).unwrap_err();
     log.record(event()).unwrap_err();
     assert_eq!(fs::metadata(desk.path()).unwrap().len(), whole + 10, "nothing runs into the half line");

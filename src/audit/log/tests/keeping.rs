@@ -31,7 +31,7 @@ fn fill(log: &AuditLog, files: i64) {
 /// Rotates as the size of the file does it, which leaves no record.
 fn rotate_in_silence(log: &AuditLog) {
     let next = log.position().seq + 1;
-    log.shared.state.lock().output.rotate(next).unwrap();
+    log.shared.latch.state().output.rotate(next).unwrap();
 }
 
 /// The time of an event `second` seconds after midnight.
@@ -135,7 +135,7 @@ fn without_its_record_no_file_is_removed() {
     rotate_in_silence(&log);
     log.record(event_at(1)).unwrap();
     rotate_in_silence(&log);
-    log.shared.state.lock().output.medium = Box::new(file);
+    log.shared.latch.state().output.medium = Box::new(file);
     log.expire(time(2)).unwrap_err();
     assert!(desk.rotated(1).exists() && desk.rotated(2).exists());
 }
