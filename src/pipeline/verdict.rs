@@ -14,7 +14,7 @@ use super::tunnel::Call;
 use crate::audit::{Entry, Object, Recorded};
 use crate::metrics::RecordKind;
 use crate::model::{Credential, Decision, Obligation, Reason, Record, Resource, Value};
-use crate::policy::{PolicyInfo, Query};
+use crate::policy::{Effect, PolicyInfo, Query};
 use crate::rules::param::Place;
 use crate::rules::refusal::{Filling, Refusal, Template, status};
 use crate::rules::target;
@@ -315,6 +315,18 @@ impl Denial {
         Refusal { status, body, headers }
     }
 
+    /// Which policies could have permitted it, for whoever reads the record and has other rules by then.
+    fn could_have(&self) -> String {
+        let action = self.trail.action();
+        let permits = |policy: &&PolicyInfo| policy.effect == Effect::Permit && policy.actions.iter().any(|name| name == action);
+        let named = |policy: &PolicyInfo| format!("`{}` ({}:{})", policy.id, policy.file, policy.line);
+        let could: Vec<String> = self.trail.site.rules.engine.policies().filter(permits).map(named).collect();
+        match could.is_empty() {
+            true => "none is about this action".to_owned(),
+            false => format!("these could have: {}", could.join(", ")),
+        }
+    }
+
     pub(super) fn into_trail(self) -> Box<Trail> {
         self.trail
     }
@@ -384,7 +396,11 @@ impl Entry for Denial {
     }
 
     fn fields(&self, fields: &mut Object<'_>) -> io::Result<()> {
-        let (reason, detail, policies) = (Some(self.reason), Some(self.detail.as_str()), self.policies.as_slice());
+        let detail = match self.reason {
+            Reason::PolicyDenied => Cow::Owned(format!("{}; {}", self.detail, self.could_have())),
+            _ => Cow::Borrowed(self.detail.as_str()),
+        };
+        let (reason, detail, policies) = (Some(self.reason), Some(&*detail), self.policies.as_slice());
         let told = Told { decision: Decision::Deny, reason, detail, policies, obligations: &[] };
         self.trail.write(&told, fields);
         Ok(())
