@@ -179,6 +179,12 @@ pub enum ResetUnit {
 }
 
 impl Plan {
+    /// What the caller lookup asks, path and query; nothing when it names what only a request has.
+    #[must_use]
+    pub fn caller_target(&self) -> Option<String> {
+        self.caller.lookup.target.fill(|_| None).map(|target| target.to_string())
+    }
+
     /// The fact named `name`.
     #[must_use]
     pub fn fact(&self, name: &str) -> Option<&FactPlan> {

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod help;
+mod online;
 mod output;
 mod status;
 
