@@ -143,6 +143,8 @@ pub struct Metrics {
     websocket_connections: IntGauge,
     rejected: IntCounterVec,
     upstream_errors: IntCounterVec,
+    upstream_up: IntGaugeVec,
+    config_matches_disk: IntGauge,
     certificate_expiry: GaugeVec,
 }
 
@@ -226,6 +228,11 @@ impl Metrics {
                 "upstream_errors_total",
                 "Exchanges with the upstream that failed.",
                 &["provider", "kind"],
+            )?,
+            upstream_up: gauges("upstream_up", "1 when each server of the provider answers.", &["provider"])?,
+            config_matches_disk: gauge(
+                "config_matches_disk",
+                "1 when the running configuration is the one on disk; another takes a restart.",
             )?,
             certificate_expiry: added(
                 &registry,
@@ -422,6 +429,16 @@ impl Metrics {
     /// An exchange with the upstream failed.
     pub fn upstream_error(&self, provider: &str, kind: UpstreamError) {
         self.upstream_errors.with_label_values(&[provider, kind.as_str()]).inc();
+    }
+
+    /// Whether each server of `provider` answers.
+    pub fn upstream_up(&self, provider: &str, up: bool) {
+        self.upstream_up.with_label_values(&[provider]).set(i64::from(up));
+    }
+
+    /// Whether the running configuration is the one on disk.
+    pub fn config_matches_disk(&self, matches: bool) {
+        self.config_matches_disk.set(i64::from(matches));
     }
 
     /// The listener's certificate ends at `time`, in seconds since the epoch.

@@ -10,13 +10,14 @@ use super::output::{self, Format};
 use super::{Exit, given, invalid};
 use crate::config::{Config, Flags};
 use crate::log::Log;
-use crate::proxy::{Gate, Server, StartError};
+use crate::proxy::{Gate, Server, StartError, tell_of_restart};
 
 /// Run the proxy
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: rolegate run --provider rocketchat --upstream http://127.0.0.1:3000\n\n\
-    SIGTERM drains and ends, SIGHUP reads the policies again and opens the audit log again where it was moved. A service manager\n\
-    may hand over listening sockets (LISTEN_FDS) and is told of readiness, reloads and the end (NOTIFY_SOCKET).\n\
+    SIGTERM drains and ends, SIGHUP reads the policies again and opens the audit log again where it was moved; a changed\n\
+    configuration takes a restart. A service manager may hand over listening sockets (LISTEN_FDS) and is told of readiness,\n\
+    reloads and the end (NOTIFY_SOCKET).\n\
     RUST_LOG sets what is logged: a level, or `rolegate::reload=debug` and others with commas between. Nothing in it makes a line\n\
     hold a credential.\n\
     Exit codes: 0 drained, 1 failed, 2 usage, 3 configuration or policies invalid, 74 audit log not writable")]
@@ -120,6 +121,11 @@ async fn reload(gate: Arc<Gate>) {
     // A failure is counted and told by the log, which tries again with the next record.
     drop(tokio::task::spawn_blocking(move || audit.reopen()).await);
     gate.current.ask_and_wait().await;
+    let compared = Arc::clone(&gate);
+    // Somebody who edited the configuration and sent the signal must not believe that it is in force.
+    if let Ok(differing) = tokio::task::spawn_blocking(move || compared.compare_config()).await {
+        tell_of_restart(&differing);
+    }
     tell(&[NotifyState::Ready, NotifyState::Status(&status(&gate))]);
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::listener::ListenerArgs;
 use super::output::{self, Format, Paint};
 use super::{Exit, given, invalid};
+use crate::files;
 use crate::model::Secret;
 
 /// Show how a running rolegate is
@@ -30,7 +31,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Err(faults) => return invalid(&faults, args.format),
     };
     if let Some(path) = &args.token_file {
-        match std::fs::read_to_string(path) {
+        match files::argument(path, LONGEST_TOKEN) {
             Ok(text) => listener.token = Some(Secret::new(text.trim())),
             Err(error) => return failed(&format!("{}: {error}", path.display())),
         }
@@ -63,6 +64,8 @@ pub(super) fn run(args: &Args) -> Exit {
     if worries.is_empty() { Exit::Good } else { Exit::Failed }
 }
 
+/// The longest token file that is read, in bytes.
+const LONGEST_TOKEN: u64 = 64 * 1024;
 /// What a listener beyond loopback wants.
 const TOKEN: &str = "beyond loopback it wants the token of `[admin] token_file`: give `--config FILE` or `--token-file FILE`";
 
@@ -78,7 +81,8 @@ fn worries(told: &Value) -> Vec<String> {
         worries.push("the last reload failed; the policies of before it run on".to_owned());
     }
     if told.pointer("/config/matches_disk") == Some(&Value::Bool(false)) {
-        worries.push(format!("{} differs from what runs; restart to use it", text(told, "/config/file")));
+        let files = told.pointer("/config/differing").and_then(Value::as_array).into_iter().flatten();
+        worries.extend(files.map(|file| format!("{} differs from what runs; restart to use it", text(file, ""))));
     }
     for server in servers(told).filter(|server| server.get("up") == Some(&Value::Bool(false))) {
         worries.push(format!("{} does not answer: {}", text(server, "/url"), text(server, "/why")));
@@ -102,13 +106,13 @@ fn human(told: &Value, address: &str, worries: &[String]) -> Vec<String> {
     rows.push(row("mode", mode));
     rows.push(row("policies", format!("revision {}", text(told, "/policy_revision"))));
     let time = text(told, "/last_reload/time");
-    rows.push(row(
-        "read",
-        match told.pointer("/last_reload/error").and_then(Value::as_str) {
-            None => format!("{time}, without a fault"),
-            Some(error) => format!("{time}, {}: {}", paint.bad("REFUSED"), error.replace('\n', "\n            ")),
-        },
-    ));
+    match told.pointer("/last_reload/error").and_then(Value::as_str) {
+        None => rows.push(row("read", format!("{time}, without a fault"))),
+        Some(error) => {
+            rows.push(row("read", format!("{time}, {}:", paint.bad("REFUSED"))));
+            rows.extend(error.lines().map(|line| row("", line.to_owned())));
+        }
+    }
     for upstream in told.get("upstreams").and_then(Value::as_array).into_iter().flatten() {
         rows.push(row(
             "upstream",
@@ -180,7 +184,7 @@ mod tests {
         json!({
             "version": "0.1.0 (abc)", "mode": "enforce", "warning": null, "policy_revision": "90981126f0f2",
             "last_reload": { "time": "2026-01-02T03:04:05Z", "succeeded": true, "error": null },
-            "config": { "file": "rolegate.toml", "matches_disk": true },
+            "config": { "matches_disk": true, "differing": [] },
             "upstreams": [{
                 "name": "chat.example.org", "provider": "rocketchat", "mode": "enforce", "open_routes": 200,
                 "facts": { "callers": 3, "facts": 4, "tables": 1, "refused": 0 },
@@ -215,7 +219,7 @@ mod tests {
         let mut told = told();
         told["last_reload"]["succeeded"] = json!(false);
         told["last_reload"]["error"] = json!("policy.cedar:1:1: wrong\n  hint: mend it");
-        told["config"]["matches_disk"] = json!(false);
+        told["config"] = json!({ "matches_disk": false, "differing": ["rolegate.toml"] });
         told["upstreams"][0]["servers"][0]["up"] = json!(false);
         told["upstreams"][0]["servers"][0]["why"] = json!("connection refused");
         told["warning"] = json!("NOTHING IS ENFORCED for chat.example.org");
@@ -231,7 +235,7 @@ mod tests {
         let shown = human(&told, "127.0.0.1:9901", &worries).join("\n");
         for part in [
             "mode      NOTHING IS ENFORCED",
-            "REFUSED: policy.cedar:1:1: wrong",
+            "REFUSED:\n          policy.cedar:1:1: wrong\n            hint: mend it",
             "DOES NOT ANSWER: connection refused",
             "look at   rolegate.toml differs",
         ] {

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::{Admin, Audit, Config, Facts, Flags, Limits, Listen, Origin, Policies, Traces, Upstream, raw};
+use super::{Admin, Audit, Config, Facts, Flags, Limits, Listen, OnDisk, Origin, Policies, Traces, Upstream, raw};
 use crate::audit::{Durability, Keep, OnFailure, Sink};
 use crate::files;
 use crate::identity::LookupAddress;
@@ -22,9 +22,12 @@ const LARGEST_INSPECTED_BODY: u64 = 64 * 1024;
 /// The longest token file or file of service headers that is read, in bytes.
 const LARGEST_SECRET: u64 = 64 * 1024;
 
+/// The longest file of certificate authorities that is compared with what runs, in bytes.
+const LARGEST_AUTHORITY: u64 = 1024 * 1024;
+
 pub(super) fn config(file: &str, text: &str, folder: Option<&Path>, flags: &Flags) -> Result<Config, Faults> {
     let mut raw: raw::ConfigFile = toml::from_str(text).map_err(|error| Faults::from(toml_fault(file, text, &error)))?;
-    let mut check = Check { file, text, folder, faults: Faults::default() };
+    let mut check = Check { file, text, folder, faults: Faults::default(), on_disk: OnDisk::default() };
     let limits = check.limits(std::mem::take(&mut raw.limits));
     let listen = check.listen(&raw.listen, flags);
     let admin = check.admin(&raw.admin, flags);
@@ -53,6 +56,7 @@ pub(super) fn config(file: &str, text: &str, folder: Option<&Path>, flags: &Flag
         limits,
         networks,
         traces: check.traces(&raw.traces),
+        on_disk: std::mem::take(&mut check.on_disk),
     };
     check.faults.or(config)
 }
@@ -62,6 +66,7 @@ struct Check<'a> {
     text: &'a str,
     folder: Option<&'a Path>,
     faults: Faults,
+    on_disk: OnDisk,
 }
 
 impl Check<'_> {
@@ -211,8 +216,12 @@ impl Check<'_> {
     }
 
     fn secret_file(&mut self, file: &Spanned<String>) -> Option<Secret> {
-        match files::text(&self.path(file.get_ref()), LARGEST_SECRET) {
-            Ok(text) if text.trim().len() >= 16 => Some(Secret::new(text.trim())),
+        let path = self.path(file.get_ref());
+        match files::text(&path, LARGEST_SECRET) {
+            Ok(text) if text.trim().len() >= 16 => {
+                self.on_disk.holds(&path, text.as_bytes());
+                Some(Secret::new(text.trim()))
+            }
             Ok(_) => {
                 self.fault(file, format!("`{}` holds fewer than 16 characters", file.get_ref()), None);
                 None
@@ -290,7 +299,7 @@ impl Check<'_> {
                 None => defaults.account,
             },
             service,
-            ca: raw.tls.as_ref().and_then(|tls| tls.ca.as_ref()).map(|ca| self.path(ca.get_ref())),
+            ca: raw.tls.as_ref().and_then(|tls| tls.ca.as_ref()).map(|ca| self.authority(ca)),
             server_name: raw.tls.as_ref().and_then(|tls| tls.server_name.as_ref()).map(|name| name.get_ref().clone()),
             resolve_every: self.positive(raw.resolve_every.as_ref(), defaults.resolve_every),
             connect_timeout: self.positive(raw.connect_timeout.as_ref(), defaults.connect_timeout),
@@ -305,6 +314,15 @@ impl Check<'_> {
         origin(url.get_ref()).map_err(|why| self.fault(url, format!("`{}` {why}", url.get_ref()), None)).ok()
     }
 
+    /// The path of a certificate authority, which is read at the start only. What is wrong with it is told where it is used.
+    fn authority(&mut self, file: &Spanned<String>) -> PathBuf {
+        let path = self.path(file.get_ref());
+        if let Ok(bytes) = files::bytes(&path, LARGEST_AUTHORITY) {
+            self.on_disk.holds(&path, &bytes);
+        }
+        path
+    }
+
     /// `name = "value"` lines: the headers of a service's credential.
     fn service(&mut self, file: &Spanned<String>) -> Option<Vec<(String, Secret)>> {
         let shown = file.get_ref().clone();
@@ -315,6 +333,7 @@ impl Check<'_> {
                 return None;
             }
         };
+        self.on_disk.holds(&self.path(&shown), text.as_bytes());
         match toml::from_str::<std::collections::BTreeMap<String, String>>(&text) {
             Ok(headers) => {
                 Some(headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), Secret::new(value))).collect())

@@ -1,6 +1,7 @@
 //! What an operator sets: read from a file and from flags, checked as a whole, never changed afterwards.
 
 mod check;
+mod disk;
 mod raw;
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+
+pub use disk::OnDisk;
 
 use crate::model::{Faults, Mode, Secret};
 use crate::rules::Then;
@@ -37,6 +40,8 @@ pub struct Config {
     pub networks: Vec<(String, Vec<IpNet>)>,
     /// Where spans go.
     pub traces: Traces,
+    /// The files that all this was read from.
+    pub on_disk: OnDisk,
 }
 
 /// `[listen]`.
@@ -242,7 +247,11 @@ impl Config {
                 (shown, text)
             }
         };
-        check::config(&shown, &text, path.and_then(std::path::Path::parent), flags)
+        let mut config = check::config(&shown, &text, path.and_then(std::path::Path::parent), flags)?;
+        if let Some(path) = path {
+            config.on_disk.holds(path, text.as_bytes());
+        }
+        Ok(config)
     }
 
     /// Where the policies lie and which networks they may name, by a file that has faults elsewhere: so that theirs can be told

@@ -11,13 +11,27 @@ use pingora::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::gate::Gate;
+use super::gate::{Gate, tell_of_restart};
 use crate::audit::Event;
 use crate::identity::Selection;
 use crate::metrics::{InvalidationCause, RecordKind};
 
 /// The longest body of an order, in bytes.
 const LONGEST_ORDER: usize = 4096;
+/// What there is, for people who look with a browser or curl.
+const PAGE: &str = "\
+rolegate's listener for operators
+
+GET  /livez               whether the process runs
+GET  /readyz              whether it takes requests and can record them
+GET  /metrics             for Prometheus
+GET  /status              how it is: mode, policies, upstreams, audit log (`rolegate status` shows it to people)
+POST /reload              read the policies again
+POST /facts/invalidate    forget what is remembered of a caller, {\"subject\":\"id\"}, or everything, {\"all\":true}
+POST /audit/rotate        begin a new file of the audit log
+
+Beyond loopback /status and the orders want the token of `[admin] token_file`.
+";
 
 /// Answers on the admin listener.
 #[derive(Debug)]
@@ -68,6 +82,7 @@ impl Admin {
         let path = head.uri.path().to_owned();
         let json = |status, body: Value| (status, "application/json", body.to_string());
         match (&method, path.as_str()) {
+            (&Method::GET, "/") => (StatusCode::OK, "text/plain", PAGE.to_owned()),
             (&Method::GET, "/livez") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
             (&Method::GET, "/readyz") => self.ready(),
             (&Method::GET, "/metrics") => match self.gate.metrics.page() {
@@ -85,7 +100,7 @@ impl Admin {
                     _ => self.invalidate(session).await,
                 }
             }
-            (_, "/livez" | "/readyz" | "/metrics" | "/status" | "/reload" | "/facts/invalidate" | "/audit/rotate") => {
+            (_, "/" | "/livez" | "/readyz" | "/metrics" | "/status" | "/reload" | "/facts/invalidate" | "/audit/rotate") => {
                 json(StatusCode::METHOD_NOT_ALLOWED, json!({ "error": "method not allowed" }))
             }
             _ => json(StatusCode::NOT_FOUND, json!({ "error": "not found" })),
@@ -114,6 +129,7 @@ impl Admin {
                     "provider": site.upstream.provider,
                     "mode": site.upstream.mode,
                     "open_routes": site.rules.provider.open_routes(),
+                    "servers": handle.servers(),
                     "facts": { "callers": sizes.callers, "facts": sizes.facts, "tables": sizes.tables, "refused": sizes.refused },
                 })
             })
@@ -132,6 +148,7 @@ impl Admin {
             "warning": warning,
             "policy_revision": live.revision,
             "last_reload": self.gate.current.status(),
+            "config": self.config(),
             "upstreams": upstreams,
             "connections": self.gate.open.load(std::sync::atomic::Ordering::Acquire),
             "fast_path": {
@@ -142,12 +159,24 @@ impl Admin {
         })
     }
 
+    /// Whether the running configuration is the one on disk.
+    fn config(&self) -> Value {
+        let differing: Vec<String> = self.gate.differing_config().iter().map(|path| path.display().to_string()).collect();
+        json!({ "matches_disk": differing.is_empty(), "differing": differing })
+    }
+
     async fn reload(&self) -> (StatusCode, &'static str, String) {
-        let current = Arc::clone(&self.gate.current);
-        let audit = Arc::clone(&self.gate.audit);
-        let done = tokio::task::spawn_blocking(move || current.reload(&audit)).await;
-        let (status, body) = match done {
-            Ok(Ok(_)) => (StatusCode::OK, json!({ "policy_revision": self.gate.current.live().revision })),
+        let gate = Arc::clone(&self.gate);
+        let done = tokio::task::spawn_blocking(move || {
+            tell_of_restart(&gate.compare_config());
+            gate.current.reload(&gate.audit)
+        });
+        let (status, body) = match done.await {
+            Ok(Ok(_)) => {
+                // A changed configuration is not what runs now, though something was read again.
+                let revision = &self.gate.current.live().revision;
+                (StatusCode::OK, json!({ "policy_revision": revision, "config": self.config() }))
+            }
             Ok(Err(faults)) => (StatusCode::UNPROCESSABLE_ENTITY, json!({ "error": faults.to_string() })),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": error.to_string() })),
         };

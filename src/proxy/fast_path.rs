@@ -209,6 +209,7 @@ impl FastPath {
             Err(Trouble::Upstream { kind, .. }) => {
                 let provider = &site.rules.provider;
                 gate.metrics.upstream_error(&provider.name, kind);
+                exchange.handle.peer.health().failed(kind);
                 if let Some(trace) = &mut trace {
                     trace.failed(kind);
                 }
@@ -319,6 +320,7 @@ impl FastPath {
         let came = Instant::now();
         exchange.gate.metrics.stage(Stage::Upstream, came - forwarded);
         told.came = Some((came, answer.status));
+        exchange.handle.peer.health().answered();
         if answer.status == 401 {
             exchange.unauthorized();
         }

@@ -1,26 +1,35 @@
 //! What all requests share: the rules in force, one handle for each upstream, the log, the metrics.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::head;
 use super::kept::Kept;
 use super::lookup::LookupClient;
 use super::peer::Peer;
+use super::probe::{PATIENCE, Prober};
 use super::server::StartError;
 use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::identity::{Identity, Settings};
 use crate::metrics::{InvalidationCause, Metrics};
 use crate::model::{Credential, Door, RawRequest, Reason};
-use crate::pipeline::{self, Admission, Permit, Pipeline, Site};
+use crate::pipeline::{self, Admission, Moment, Permit, Pipeline, Site};
 use crate::reload::Current;
 use crate::traces::{Ended, Trace, Traces, Walked};
 
 /// How often connections are looked through that were kept too long.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often the configuration on disk is compared with the one that runs.
+const GLANCE: Duration = Duration::from_secs(2);
 
 /// What all requests share.
 #[derive(Debug)]
@@ -46,6 +55,8 @@ pub struct Gate {
     /// Requests that the fast path answered.
     pub fast: AtomicU64,
     draining: AtomicBool,
+    /// Files of the configuration that are not as they were when the process read them.
+    differing: Mutex<Vec<PathBuf>>,
 }
 
 /// One upstream at run time.
@@ -61,6 +72,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// For `/status`: the upstream itself, and the other servers that its provider names.
+    pub(super) fn servers(&self) -> Vec<Value> {
+        self.peers.iter().map(|(peer, _)| peer.health().report(&peer.url())).collect()
+    }
+
     /// The upstream does not know the credential of a permitted request any more: what is remembered of it goes.
     pub(super) fn unauthorized(&self, permit: &Permit) {
         let site = permit.trail().site();
@@ -124,6 +140,7 @@ impl Gate {
             underway: Arc::default(),
             fast: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            differing: Mutex::default(),
         })
     }
 
@@ -186,6 +203,77 @@ impl Gate {
         }
     }
 
+    /// Looks again and again whether each server answers, and tells of those that do not; `own` are the addresses that clients
+    /// connect to. Never returns.
+    pub(super) async fn watch_upstreams(self: Arc<Self>, own: Vec<SocketAddr>) {
+        let prober = Prober::new();
+        let each = self.config.upstreams.iter().zip(&self.handles);
+        let servers = each.flat_map(|(upstream, handle)| handle.peers.iter().map(move |(peer, _)| (upstream, peer)));
+        let watched = servers.map(|(upstream, peer)| {
+            let (prober, own, this) = (&prober, own.as_slice(), &self);
+            async move {
+                let target = format!("{}/", upstream.path_prefix);
+                let patience = upstream.first_byte_timeout.max(upstream.read_timeout).min(PATIENCE);
+                loop {
+                    let seen = peer.health().seen();
+                    let found = if seen.is_up() {
+                        Ok(())
+                    } else {
+                        prober.look(peer, seen.wants_answer().then_some((target.as_str(), patience)), own).await
+                    };
+                    let line = peer.health().note(seen, found.map_err(|trouble| trouble.to_string()), Moment::now());
+                    this.tell_up(&upstream.provider);
+                    if let Some(line) = line {
+                        line.write(&upstream.name, &peer.url());
+                    }
+                    peer.health().rest().await;
+                }
+            }
+        });
+        join_all(watched.collect::<Vec<_>>()).await;
+    }
+
+    /// The metric of a provider: up when each of its servers is.
+    fn tell_up(&self, provider: &str) {
+        let of_provider = self.config.upstreams.iter().zip(&self.handles).filter(|(upstream, _)| upstream.provider == provider);
+        let states: Vec<Option<bool>> =
+            of_provider.flat_map(|(_, handle)| &handle.peers).map(|(peer, _)| peer.health().is_up()).collect();
+        if states.contains(&Some(false)) {
+            self.metrics.upstream_up(provider, false);
+        } else if !states.contains(&None) {
+            self.metrics.upstream_up(provider, true);
+        }
+    }
+
+    /// Compares the files of the configuration with what was read when the process started: those that differ.
+    pub fn compare_config(&self) -> Vec<PathBuf> {
+        let differing = self.config.on_disk.differing();
+        self.metrics.config_matches_disk(differing.is_empty());
+        self.differing.lock().clone_from(&differing);
+        differing
+    }
+
+    /// What [`Gate::compare_config`] last found.
+    pub(super) fn differing_config(&self) -> Vec<PathBuf> {
+        self.differing.lock().clone()
+    }
+
+    /// Compares the files of the configuration again and again, and tells when they begin to differ. Never returns.
+    pub(super) async fn watch_config(self: Arc<Self>) {
+        let mut told = Vec::new();
+        loop {
+            let gate = Arc::clone(&self);
+            // A disk may take its time.
+            if let Ok(differing) = tokio::task::spawn_blocking(move || gate.compare_config()).await {
+                if differing != told && !differing.is_empty() {
+                    tell_of_restart(&differing);
+                }
+                told = differing;
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
     /// Resolves every upstream's name again and again. Never returns.
     pub async fn resolve(self: Arc<Self>) {
         let tasks = self.handles.iter().flat_map(|handle| handle.peers.iter().cloned()).map(|(peer, every)| {
@@ -210,6 +298,13 @@ impl Gate {
     /// From now on requests in flight are only finished.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+}
+
+/// Tells the operator that `files` are not what runs.
+pub fn tell_of_restart(files: &[PathBuf]) {
+    for file in files {
+        tracing::warn!(file = %file.display(), "{} differs from what runs; restart to use it", file.display());
     }
 }
 

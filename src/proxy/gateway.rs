@@ -399,6 +399,9 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         if let Some(forwarded) = exchange.forwarded.take() {
             self.gate.metrics.stage(metrics::Stage::Upstream, forwarded.elapsed());
+            if let Some(handle) = self.gate.handles.get(exchange.index) {
+                handle.peer.health().answered();
+            }
         }
         if let Some(trace) = &mut exchange.trace {
             trace.answered(Instant::now(), response.status.as_u16());
@@ -475,6 +478,9 @@ impl ProxyHttp for Gateway {
         };
         if *error.esource() == ErrorSource::Upstream {
             self.gate.metrics.upstream_error(provider(exchange), failure(error.etype()));
+            if let Some(handle) = self.gate.handles.get(exchange.index) {
+                handle.peer.health().failed(failure(error.etype()));
+            }
             if let Some(trace) = &mut exchange.trace {
                 trace.failed(failure(error.etype()));
             }

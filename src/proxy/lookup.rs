@@ -11,8 +11,10 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::errors::Told;
+use super::health::Underway;
 use super::peer::Peer;
 use crate::identity::{Ask, AskError, Question, Reply};
+use crate::metrics::UpstreamError;
 
 /// The longest answer that is read, in bytes: `permissions.listAll` of a large workspace is a tenth of it.
 const LONGEST_ANSWER: usize = 1024 * 1024;
@@ -53,6 +55,18 @@ impl LookupClient {
             None => (&self.upstream, self.path_prefix.as_str()),
             Some(base) => (self.bases.get(base).ok_or_else(|| AskError::Connect(format!("no `{base}` is configured")))?, ""),
         };
+        let underway = Underway::new(server.health());
+        let replied = self.exchanged(server, prefix, question).await;
+        underway.over(match &replied {
+            Ok(_) | Err(AskError::TooLarge) => Ok(()),
+            Err(AskError::Timeout) => Err(UpstreamError::Timeout),
+            Err(AskError::Connect(_)) => Err(UpstreamError::Connect),
+            Err(AskError::Broken(_)) => Err(UpstreamError::Broken),
+        });
+        replied
+    }
+
+    async fn exchanged(&self, server: &Peer, prefix: &str, question: &Question) -> Result<Reply, AskError> {
         let peer = server.http(false).map_err(|error| AskError::Connect(error.to_string()))?;
         // A pooled connection may have been closed by the other side a moment ago: that is worth one more try, on a new one.
         match self.once(server, &peer, prefix, question).await {
@@ -121,15 +135,10 @@ impl Ask for LookupClient {
 }
 
 fn request(server: &Peer, prefix: &str, question: &Question) -> Result<RequestHeader, String> {
-    let target = format!("{prefix}{}", question.target);
-    let mut request = RequestHeader::build("GET", target.as_bytes(), Some(8)).map_err(|error| error.to_string())?;
+    let mut request = head_for("GET", &format!("{prefix}{}", question.target), server.authority())?;
     let mut set = |name: &str, value: &str| {
         request.insert_header(name.to_owned(), value.to_owned()).map(drop).map_err(|error| error.to_string())
     };
-    set("host", server.authority())?;
-    set("accept", "application/json")?;
-    set("accept-encoding", "identity")?;
-    set("user-agent", concat!("rolegate/", env!("CARGO_PKG_VERSION")))?;
     for (name, value) in &question.headers {
         // The error would hold the value.
         set(name, value.reveal()).map_err(|_| format!("`{name}` holds no header value"))?;
@@ -141,7 +150,19 @@ fn request(server: &Peer, prefix: &str, question: &Question) -> Result<RequestHe
     Ok(request)
 }
 
-fn head(session: &HttpSession) -> Option<(u16, Vec<(String, String)>)> {
+/// The head of a question of our own: nothing of a client's is in it.
+pub(super) fn head_for(method: &str, target: &str, host: &str) -> Result<RequestHeader, String> {
+    let told = |error: Box<pingora::Error>| error.to_string();
+    let mut head = RequestHeader::build(method, target.as_bytes(), Some(8)).map_err(told)?;
+    head.insert_header("host", host).map_err(told)?;
+    head.insert_header("accept", "application/json").map_err(told)?;
+    head.insert_header("accept-encoding", "identity").map_err(told)?;
+    head.insert_header("user-agent", concat!("rolegate/", env!("CARGO_PKG_VERSION"))).map_err(told)?;
+    Ok(head)
+}
+
+/// The status and the fields of an answer.
+pub(super) fn head(session: &HttpSession) -> Option<(u16, Vec<(String, String)>)> {
     let response = session.response_header()?;
     let headers = response
         .headers

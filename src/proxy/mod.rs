@@ -13,10 +13,13 @@ mod fence;
 mod gate;
 mod gateway;
 mod head;
+mod health;
 mod kept;
 mod lookup;
+mod online;
 mod patience;
 mod peer;
+mod probe;
 mod relay;
 mod server;
 mod sockets;
@@ -28,7 +31,8 @@ mod wire;
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
-pub use gate::Gate;
+pub use gate::{Gate, tell_of_restart};
+pub use online::{Complaint, Report, ask_upstreams};
 pub use server::{Running, Server, StartError};
 
 use crate::audit::Recorded;

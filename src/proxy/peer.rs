@@ -12,6 +12,7 @@ use pingora::tls::CertificateDer;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 
+use super::health::Health;
 use super::websocket::WebSocketConnector;
 use crate::config::{Origin, Upstream};
 use crate::files;
@@ -39,6 +40,7 @@ pub struct Peer {
     connect_timeout: Duration,
     read_timeout: Duration,
     metrics: Metrics,
+    health: Health,
 }
 
 /// Why there is no connection to make.
@@ -64,6 +66,7 @@ impl Peer {
             connect_timeout: upstream.connect_timeout,
             read_timeout: upstream.read_timeout,
             metrics,
+            health: Health::default(),
         };
         if let Ok(address) = peer.origin.host.parse::<std::net::IpAddr>() {
             peer.addresses.store(Some(Arc::new(SocketAddr::new(address, peer.origin.port))));
@@ -103,6 +106,16 @@ impl Peer {
     /// Where it is now.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.addresses.load().as_deref().copied()
+    }
+
+    /// Whether it answers.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Its URL, for operators.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", if self.origin.tls { "https" } else { "http" }, self.authority)
     }
 
     /// The `Host` that names this server itself.

@@ -147,6 +147,8 @@ impl Server {
         let app = Arc::new(Admin::new(Arc::clone(&gate), !admin.ip().is_loopback()));
         tasks.push(tokio::spawn(accept_admin(app, listener)));
         tasks.push(tokio::spawn(Arc::clone(&gate).resolve()));
+        tasks.push(tokio::spawn(Arc::clone(&gate).watch_upstreams(addresses.clone())));
+        tasks.push(tokio::spawn(Arc::clone(&gate).watch_config()));
         tasks.push(tokio::spawn(Arc::clone(&gate).sweep()));
         let settling = Arc::clone(&gate);
         tasks.push(tokio::spawn(async move { settling.pipeline.settle().await }));

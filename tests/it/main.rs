@@ -21,6 +21,7 @@ mod entrance;
 mod facts;
 mod fast_path;
 mod fuzz_seeds;
+mod health;
 mod judging;
 mod lookups;
 mod operation;

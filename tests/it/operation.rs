@@ -39,6 +39,8 @@ const METRICS: &[(&str, &[&str])] = &[
     ("websocket_connections", &[]),
     ("rejected_total", &["cause"]),
     ("upstream_errors_total", &["provider", "kind"]),
+    ("upstream_up", &["provider"]),
+    ("config_matches_disk", &[]),
     ("certificate_expiry_timestamp_seconds", &[]),
 ];
 
@@ -332,7 +334,7 @@ async fn an_order_that_a_web_page_sent_is_refused_and_others_have_their_method_a
         assert_eq!(order(gate.admin(), "POST", path, &[], "").await.status, 405, "{path}");
         assert_eq!(order(gate.admin(), "HEAD", path, &[], "").await.status, 200, "{path}");
     }
-    assert_eq!(gate.admin_get("/").await.status, 404);
+    assert_eq!(gate.admin_get("/no/such/path").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

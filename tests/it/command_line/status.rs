@@ -67,7 +67,7 @@ async fn status_says_what_needs_attention_and_fails() {
     policies.put("policy.cedar", "permit");
     gate.until_metric("rolegate_config_last_reload_successful", 0.0).await;
     let shown = run(gate.folder.path(), &["status", "--admin", &gate.admin().to_string()], 1);
-    assert!(shown.out.contains("REFUSED: ") && shown.out.contains("policy.cedar:1:"), "{}", shown.out);
+    assert!(shown.out.contains("REFUSED:") && shown.out.contains("policy.cedar:1:"), "{}", shown.out);
     assert!(shown.out.contains("look at   the last reload failed"), "{}", shown.out);
     run(gate.folder.path(), &["status", "--admin", &gate.admin().to_string(), "--format", "json"], 1);
 }

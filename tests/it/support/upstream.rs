@@ -32,6 +32,10 @@ impl Upstream {
                         Err(_) => break,
                     }
                 }
+                if head.is_empty() {
+                    // Somebody only looked whether it is there.
+                    continue;
+                }
                 kept.lock().push(String::from_utf8_lossy(&head).into_owned());
                 // The proxy may have left already.
                 let _ = stream.write_all(answer).await;
