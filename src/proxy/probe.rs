@@ -124,18 +124,19 @@ fn is_own(local: Option<SocketAddr>, remote: Option<SocketAddr>, own: &[SocketAd
 
 /// What a failure of the engine means to the operator.
 fn trouble(error: &Error) -> Trouble {
-    // The engine's own texts may hold what it read.
-    let cause = error.root_cause().downcast_ref::<io::Error>().map_or_else(|| Told(error).to_string(), ToString::to_string);
+    let cause = error.root_cause();
     match error.root_etype() {
         ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout => {
             Trouble::Slow
         }
         ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => Trouble::Tls(handshake(error)),
         ErrorType::ConnectError | ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::SocketError => {
-            Trouble::Connect(cause)
+            // Nothing was read yet, so that the text holds nothing but what the system said.
+            Trouble::Connect(cause.to_string())
         }
         ErrorType::InvalidHTTPHeader => Trouble::Broken("what comes is not HTTP".to_owned()),
-        _ => Trouble::Broken(cause),
+        // The engine's own texts may hold what it read.
+        _ => Trouble::Broken(cause.downcast_ref::<io::Error>().map_or_else(|| Told(error).to_string(), ToString::to_string)),
     }
 }
 
