@@ -96,6 +96,8 @@ async fn serve(server: Server) -> Exit {
         Ok(running) => running,
         Err(error) => return refused(&error),
     };
+    // A route that is not there is told before somebody misses it.
+    drop(tokio::spawn(Arc::clone(running.gate()).probe()));
     let mut noted = running.gate().current.noted();
     tell(&[NotifyState::Ready, NotifyState::Status(&status(running.gate()))]);
     loop {

@@ -455,6 +455,7 @@ impl Check<'_> {
             keepalive_idle: self.positive(raw.keepalive_idle.as_ref(), Duration::from_secs(60)),
             lookups: self.count(raw.lookups.as_ref(), 256),
             lookups_per_address: self.count(raw.lookups_per_address.as_ref(), 32),
+            lookup_body: usize::try_from(self.bytes(raw.lookup_body.as_ref(), 32 * 1024 * 1024)).unwrap_or(usize::MAX),
         }
     }
 }

@@ -207,6 +207,8 @@ pub struct Limits {
     pub lookups: usize,
     /// Lookups at once for one client address, per upstream.
     pub lookups_per_address: usize,
+    /// Bytes of the answer to a lookup.
+    pub lookup_body: usize,
 }
 
 /// `[traces]`.

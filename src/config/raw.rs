@@ -128,6 +128,7 @@ pub(super) struct Limits {
     pub(super) keepalive_idle: Text,
     pub(super) lookups: Option<Spanned<usize>>,
     pub(super) lookups_per_address: Option<Spanned<usize>>,
+    pub(super) lookup_body: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

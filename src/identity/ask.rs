@@ -59,7 +59,7 @@ pub enum AskError {
     #[error("no connection: {0}")]
     Connect(String),
     /// The body was larger than the bound.
-    #[error("the answer is too large")]
+    #[error("the answer is larger than `limits.lookup_body`")]
     TooLarge,
     /// The exchange broke off, or was not HTTP.
     #[error("the exchange broke off: {0}")]

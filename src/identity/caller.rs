@@ -59,7 +59,7 @@ impl RoleSets {
 pub(super) async fn prove<A: Ask>(errand: &Errand<'_, A>, plan: &CallerPlan, sets: &RoleSets) -> Result<Subject, Failure> {
     // A caller lookup names nothing, so a placeholder in it has no value.
     let target = plan.lookup.target.fill(|_| None).ok_or_else(|| Failure::unavailable("the lookup has placeholders"))?;
-    let answer = errand.ask(plan.lookup.base.as_deref(), &target).await?;
+    let answer = errand.ask(&plan.lookup, &target).await?;
     if plan.refused.contains(&answer.status) {
         return Err(Failure::Refused);
     }
@@ -76,10 +76,9 @@ fn read(plan: &CallerPlan, credential: &Credential, document: &Json, sets: &Role
         Some(name) => reading::text(&name).ok_or_else(|| Failure::unavailable("the caller's name is not a text"))?,
         None => String::new(),
     };
-    let roles = match &plan.roles {
-        Some(roles) => reading::at(roles, document)
-            .and_then(|roles| reading::texts(&roles))
-            .ok_or_else(|| Failure::unavailable("the answer has no list of roles"))?,
+    // A caller whom another directory brought in may have none; anything but a list could be more or fewer than it seems.
+    let roles = match plan.roles.as_ref().and_then(|roles| reading::at(roles, document)) {
+        Some(roles) => reading::list(&roles).ok_or_else(|| Failure::unavailable("the caller's roles are not a list of texts"))?,
         None => Vec::new(),
     };
     let mut attributes = BTreeMap::new();

@@ -1,13 +1,16 @@
 //! One question on a caller's behalf: what goes with it, and what the reply means before anybody reads its content.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use serde_json::Value as Json;
 
-use super::Failure;
 use super::ask::{Ask, Question, Reply};
-use super::plan::{ResetHeader, ResetUnit};
+use super::plan::{Answers, Lookup, ResetHeader, ResetUnit};
+use super::pointer::Pointer;
+use super::routes::Routes;
 use super::template::Filled;
+use super::{Failure, document, reading};
 use crate::model::Credential;
 
 /// What a limited caller is told when the upstream does not say how long the limit lasts, in seconds.
@@ -21,42 +24,89 @@ pub(super) struct Errand<'a, A> {
     /// The address that the upstream is told.
     pub(super) address: IpAddr,
     pub(super) reset: Option<&'a ResetHeader>,
+    pub(super) answers: &'a Answers,
+    /// Where it is noted which routes the server lacks, and under which name of the upstream that is told.
+    pub(super) routes: &'a Routes,
+    pub(super) upstream: &'a str,
 }
 
 /// A reply that is neither a limit nor a broken exchange.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// The body, when it is JSON.
-    json: Option<Json>,
+    /// The body, or why it is not believed.
+    body: Result<Json, String>,
 }
 
 impl<A: Ask> Errand<'_, A> {
-    /// Asks `target` of `base`.
-    pub(super) async fn ask(&self, base: Option<&str>, target: &Filled) -> Result<Answer, Failure> {
+    /// Asks `target`, which is `lookup` with everything filled in.
+    pub(super) async fn ask(&self, lookup: &Lookup, target: &Filled) -> Result<Answer, Failure> {
         let question = Question {
-            base: base.map(str::to_owned),
+            base: lookup.base.clone(),
             target: target.to_string(),
             headers: self.credential.headers.clone(),
             client: Some(self.address),
         };
         let reply = self.ask.ask(question).await.map_err(|error| Failure::unavailable(error.to_string()))?;
-        let json = serde_json::from_slice::<Json>(&reply.body).ok();
-        if reply.status == 429 || json.as_ref().is_some_and(names_a_limit) {
+        let read = document::read(&reply.body);
+        if reply.status == 429 || read.as_ref().is_ok_and(names_a_limit) {
             let now = jiff::Timestamp::now().as_millisecond();
             return Err(Failure::Limited { retry_after: retry_after(&reply, self.reset, now) });
         }
-        Ok(Answer { status: reply.status, json })
+        if self.answers.lack_the_route(&reply, read.as_ref().ok()) {
+            self.routes.missing(self.upstream, lookup);
+            return Err(Failure::unavailable(format!("the server has no route `{lookup}`")));
+        }
+        self.routes.found(self.upstream, lookup);
+        let body = match reply.headers.iter().find(|(name, coding)| name == "content-encoding" && !is_identity(coding)) {
+            Some((_, coding)) => Err(format!("it is encoded as {coding:?}, which was not asked for")),
+            None => read,
+        };
+        Ok(Answer { status: reply.status, body: body.and_then(|body| self.answers.believed(body)) })
     }
+}
+
+impl Answers {
+    /// The body of an answer that does not say of itself that it is a failure.
+    fn believed(&self, body: Json) -> Result<Json, String> {
+        let at =
+            |pointer: &Option<Pointer>| pointer.as_ref().and_then(|pointer| reading::at(pointer, &body).map(Cow::into_owned));
+        if at(&self.success).is_some_and(|success| success != true) {
+            return Err("it says that it is no success".to_owned());
+        }
+        if at(&self.error).is_some() {
+            return Err("it names an error".to_owned());
+        }
+        Ok(body)
+    }
+
+    /// Whether the server says that it has no such route: in its own form, or, as routers do before they come to an API, with
+    /// a page or a text where the API answers JSON or nothing.
+    fn lack_the_route(&self, reply: &Reply, body: Option<&Json>) -> bool {
+        match body {
+            Some(body) if !(200..=299).contains(&reply.status) => self.no_route.as_ref().is_some_and(|(pointer, texts)| {
+                let text = reading::at(pointer, body).and_then(|text| reading::text(&text));
+                text.is_some_and(|text| texts.contains(&text))
+            }),
+            Some(_) => false,
+            None => matches!(reply.status, 404 | 405 | 501) && !reply.body.trim_ascii().is_empty(),
+        }
+    }
+}
+
+/// Whether a content coding changes nothing.
+fn is_identity(coding: &str) -> bool {
+    coding.split(',').all(|coding| matches!(coding.trim().to_ascii_lowercase().as_str(), "" | "identity"))
 }
 
 impl Answer {
     /// The document of a successful answer.
     pub(super) fn document(self) -> Result<Json, Failure> {
-        if !(200..=299).contains(&self.status) {
+        // Others of this class are a part of an answer, none, or not the server's own.
+        if self.status != 200 {
             return Err(Failure::unavailable(format!("the upstream answered {}", self.status)));
         }
-        self.json.ok_or_else(|| Failure::unavailable("the answer is not JSON"))
+        self.body.map_err(|why| Failure::unavailable(format!("the answer is not believed: {why}")))
     }
 }
 

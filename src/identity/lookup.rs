@@ -115,8 +115,7 @@ impl<A: Ask> Walk<'_, A> {
     /// The document that the step's outputs are read from: an answer, or the one row that matches.
     async fn document(&mut self, step: &Step, lookup: &Lookup, scope: &Scope<'_>) -> Result<Option<Json>, Trouble> {
         let Some(first) = lookup.target.fill(|name| scope.text(name)) else { return Ok(None) };
-        let base = lookup.base.as_deref();
-        let Some(rows) = &step.rows else { return self.question(step, base, &first).await };
+        let Some(rows) = &step.rows else { return self.question(step, lookup, &first).await };
         let mut wanted = Vec::with_capacity(step.matching.len());
         for (field, template) in &step.matching {
             let Some(value) = template.fill(|name| scope.text(name)) else { return Ok(None) };
@@ -125,7 +124,7 @@ impl<A: Ask> Walk<'_, A> {
         let mut only = None;
         let mut page = first.clone();
         loop {
-            let Some(document) = self.question(step, base, &page).await? else { return Ok(None) };
+            let Some(document) = self.question(step, lookup, &page).await? else { return Ok(None) };
             let rows = reading::at(rows, &document);
             let rows = rows.as_deref().and_then(Json::as_array).ok_or_else(|| Failure::unavailable("the answer has no rows"))?;
             for row in rows.iter().filter(|row| matches(row, &wanted)) {
@@ -142,12 +141,12 @@ impl<A: Ask> Walk<'_, A> {
     }
 
     /// The document that answers `target`; nothing when the status says that nothing is known.
-    async fn question(&mut self, step: &Step, base: Option<&str>, target: &Filled) -> Result<Option<Json>, Trouble> {
+    async fn question(&mut self, step: &Step, lookup: &Lookup, target: &Filled) -> Result<Option<Json>, Trouble> {
         self.questions_left = self
             .questions_left
             .checked_sub(1)
             .ok_or_else(|| Failure::unavailable(format!("it takes more than {QUESTIONS} questions")))?;
-        let answer = self.errand.ask(base, target).await?;
+        let answer = self.errand.ask(lookup, target).await?;
         match answer.status {
             status if step.absent.contains(&status) => Ok(None),
             401 => Err(Trouble::Unauthorized),

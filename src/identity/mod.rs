@@ -3,6 +3,7 @@
 
 mod ask;
 mod caller;
+mod document;
 mod errand;
 mod flight;
 mod key;
@@ -11,6 +12,7 @@ mod lookup;
 mod plan;
 mod pointer;
 mod reading;
+mod routes;
 mod scope;
 mod store;
 mod table;
@@ -27,7 +29,7 @@ pub use ask::{Ask, AskError, Question, Reply};
 pub use caller::Caller;
 use caller::RoleSets;
 pub use key::NoEntropy;
-pub use plan::{CallerPlan, FactPlan, Lookup, Origin, Output, Plan, ResetHeader, ResetUnit, Source, Step, TablePlan};
+pub use plan::{Answers, CallerPlan, FactPlan, Lookup, Origin, Output, Plan, ResetHeader, ResetUnit, Source, Step, TablePlan};
 pub use pointer::{Pointer, PointerError, PointerTemplate};
 pub use table::Table;
 pub use template::{Target, Template, TemplateError};
@@ -39,6 +41,7 @@ use flight::{Found, Hangar, Need, Obtained};
 use key::Keyring;
 use limits::Limits;
 use lookup::Trouble;
+use routes::Routes;
 use scope::Scope;
 use store::{Marks, Shelf, Terms};
 
@@ -157,6 +160,7 @@ struct Inner<A> {
     /// Credentials that were dropped a moment ago.
     dropped: Marks,
     role_sets: RoleSets,
+    routes: Routes,
     metrics: Metrics,
 }
 
@@ -178,6 +182,7 @@ impl<A: Ask> Identity<A> {
             keys: Keyring::new(settings.upstream.clone())?,
             dropped: Marks::new(capacity / 10, refused_ttl),
             role_sets: RoleSets::default(),
+            routes: Routes::default(),
             settings,
             callers: Arc::new(callers),
             facts: Arc::new(facts),
@@ -337,6 +342,25 @@ impl<A: Ask> Identity<A> {
         true
     }
 
+    /// Asks each lookup of `plan` once, without a credential and about nothing, to learn which of them the server has no route
+    /// for; any other answer tells nothing.
+    pub async fn probe(&self, plan: &Plan) {
+        let credential = Credential { headers: Vec::new() };
+        let errand = self.inner.errand(plan, &credential, IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        for lookup in plan.lookups() {
+            if let Some(target) = lookup.target.fill(|_| Some("rolegate".into())) {
+                let asked = errand.ask(lookup, &target);
+                drop(tokio::time::timeout(self.inner.settings.lookup_timeout, asked).await);
+            }
+        }
+    }
+
+    /// The lookups that the server has no route for, as far as it was asked.
+    #[must_use]
+    pub fn missing_routes(&self) -> Vec<String> {
+        self.inner.routes.all()
+    }
+
     /// How many entries are kept now.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
@@ -357,7 +381,15 @@ impl<A: Ask> Inner<A> {
             LookupAddress::Caller => self.keys.address(credential),
             LookupAddress::Client => client,
         };
-        Errand { ask: &self.ask, credential, address, reset: plan.rate_limit_reset.as_ref() }
+        Errand {
+            ask: &self.ask,
+            credential,
+            address,
+            reset: plan.rate_limit_reset.as_ref(),
+            answers: &plan.answers,
+            routes: &self.routes,
+            upstream: &self.settings.upstream,
+        }
     }
 
     /// What an unexpected 401 means: only the caller lookup, asked anew, tells whether the credential is refused.

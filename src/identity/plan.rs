@@ -1,5 +1,6 @@
 //! What to ask an upstream and how to read its answers: the checked form of a provider file's caller, tables and facts.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,6 +23,19 @@ pub struct Plan {
     pub facts: Vec<FactPlan>,
     /// The header that says when a limit ends.
     pub rate_limit_reset: Option<ResetHeader>,
+    /// What an answer says of itself.
+    pub answers: Answers,
+}
+
+/// How a server's answers say of themselves whether they are believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Where a successful answer says so: when anything but true stands there, the answer is a failure.
+    pub success: Option<Pointer>,
+    /// Where a failure names itself: when anything stands there, the answer is one, whatever its status.
+    pub error: Option<Pointer>,
+    /// Where an answer says, and with which of these texts, that the server has no such route.
+    pub no_route: Option<(Pointer, Vec<String>)>,
 }
 
 /// The lookup that proves a credential.
@@ -33,7 +47,7 @@ pub struct CallerPlan {
     pub id: Pointer,
     /// Where the login name stands; a caller may have none.
     pub name: Option<Pointer>,
-    /// Where the global roles stand; an answer without them is a failure.
+    /// Where the list of the global roles stands; a caller without one has none, and anything but a list of texts is a failure.
     pub roles: Option<Pointer>,
     /// Further texts by name; one that is not there is an empty list.
     pub attributes: Vec<(String, Pointer)>,
@@ -71,6 +85,9 @@ pub struct TablePlan {
     pub key: Pointer,
     /// Where in a row its value stands: a text or a list of texts.
     pub value: Pointer,
+    /// What the server takes for the value of a row that has none, or an empty one; it also says which form the value has: a
+    /// text or a list. Without it a row has a value of either form, or else none.
+    pub default: Option<Value>,
     /// The age at which it is looked up again, when it is not the common one.
     pub ttl: Option<Duration>,
 }
@@ -191,6 +208,15 @@ impl Plan {
         self.facts.iter().find(|fact| fact.name == name)
     }
 
+    /// Everything that is asked, in order.
+    pub fn lookups(&self) -> impl Iterator<Item = &Lookup> {
+        let steps = self.facts.iter().flat_map(|fact| &fact.steps).filter_map(|step| match &step.source {
+            Source::Lookup(lookup) => Some(lookup),
+            Source::Caller(_) | Source::Found(_) | Source::Nothing => None,
+        });
+        std::iter::once(&self.caller.lookup).chain(self.tables.iter().map(|table| &table.lookup)).chain(steps)
+    }
+
     /// The table named `name`.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&TablePlan> {
@@ -245,6 +271,13 @@ impl Output {
     pub(super) fn reached(&self, number: i64) -> Vec<String> {
         let levels = self.levels.iter().flatten().filter(|(_, least)| number >= *least);
         levels.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl fmt::Display for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GET {}", self.target)?;
+        self.base.iter().try_for_each(|base| write!(f, " ({base})"))
     }
 }
 

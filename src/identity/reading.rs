@@ -25,6 +25,11 @@ pub(super) fn texts(value: &Json) -> Option<Vec<String>> {
     }
 }
 
+/// A list of texts, and nothing else.
+pub(super) fn list(value: &Json) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(text).collect()
+}
+
 /// What stands at `pointer`, null counting as nothing.
 pub(super) fn at<'a>(pointer: &Pointer, document: &'a Json) -> Option<std::borrow::Cow<'a, Json>> {
     pointer.resolve(document).filter(|value| !value.is_null())

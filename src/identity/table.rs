@@ -14,6 +14,7 @@ use super::errand::Errand;
 use super::lookup::Trouble;
 use super::plan::TablePlan;
 use super::reading;
+use crate::model::Value;
 
 /// After this many lookups of changes the whole is asked for again.
 const CHANGES_IN_A_ROW: u32 = 19;
@@ -96,33 +97,58 @@ pub(super) async fn look_up<A: Ask>(
     }
     let began = Timestamp::now();
     let answer = ask(errand, plan, None).await?;
-    Ok(Table::new(rows(plan, &answer)?, began, 0))
+    let rows = rows(plan, &answer)?.into_iter().filter_map(|(key, values)| Some((key, values?)));
+    Ok(Table::new(rows.collect(), began, 0))
 }
 
 async fn ask<A: Ask>(errand: &Errand<'_, A>, plan: &TablePlan, since: Option<(&str, &str)>) -> Result<Json, Trouble> {
     // A table names nothing, so a placeholder in its lookup has no value.
     let target = plan.lookup.target.fill(|_| None).ok_or_else(|| Failure::unavailable("the lookup has placeholders"))?;
     let target = since.map_or(target.clone(), |(name, time)| target.with_parameter(name, time));
-    let answer = errand.ask(plan.lookup.base.as_deref(), &target).await?;
+    let answer = errand.ask(&plan.lookup, &target).await?;
     if answer.status == 401 {
         return Err(Trouble::Unauthorized);
     }
     Ok(answer.document()?)
 }
 
-fn rows(plan: &TablePlan, document: &Json) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+/// The rows by their keys; nothing stands at one whose value cannot be read. One odd row costs that row and no other.
+fn rows(plan: &TablePlan, document: &Json) -> Result<BTreeMap<String, Option<Vec<String>>>, Failure> {
     let found = reading::at(&plan.rows, document);
     let found = found.as_deref().and_then(Json::as_array).ok_or_else(|| Failure::unavailable("the answer has no rows"))?;
-    let read = found.iter().map(|row| {
+    let mut unreadable = 0;
+    let mut rows = BTreeMap::new();
+    for row in found {
         let key = reading::at(&plan.key, row).and_then(|key| reading::text(&key));
-        let values = reading::at(&plan.value, row).and_then(|values| reading::texts(&values));
-        key.zip(values).ok_or_else(|| Failure::unavailable("a row has no key or no value"))
-    });
-    read.collect()
+        let values = value(plan, row);
+        if key.is_none() || values.is_none() {
+            unreadable += 1;
+        }
+        if let Some(key) = key {
+            rows.insert(key, values);
+        }
+    }
+    if unreadable > 0 {
+        tracing::warn!(table = plan.name, rows = unreadable, "rows of a table cannot be read and count as not there");
+    }
+    Ok(rows)
+}
+
+/// The texts of one row, as the server reads them; nothing when they have another form.
+fn value(plan: &TablePlan, row: &Json) -> Option<Vec<String>> {
+    let stated = reading::at(&plan.value, row).filter(|value| value.as_str() != Some(""));
+    match (stated, &plan.default) {
+        (None, None) => Some(Vec::new()),
+        (None, Some(Value::Set(texts))) => Some(texts.clone()),
+        (None, Some(other)) => Some(vec![other.to_string()]),
+        (Some(value), None) => reading::texts(&value),
+        (Some(value), Some(Value::Set(_))) => reading::list(&value),
+        (Some(value), Some(_)) => reading::text(&value).map(|text| vec![text]),
+    }
 }
 
 /// The previous rows with the changes in `document`; nothing when these contradict themselves, because a key that was
-/// both changed and removed may be in either state now.
+/// both changed and removed may be in either state now, or cannot be read: a change that was passed over would stay undone.
 fn merged(
     plan: &TablePlan,
     previous: &BTreeMap<String, Vec<String>>,
@@ -130,26 +156,28 @@ fn merged(
 ) -> Result<Option<BTreeMap<String, Vec<String>>>, Failure> {
     let changed = rows(plan, document)?;
     let removed = match plan.removed.as_ref().and_then(|removed| reading::at(removed, document)) {
-        Some(removed) => removed_keys(plan, &removed)?,
-        None => Vec::new(),
+        Some(removed) => removed_keys(plan, &removed),
+        None => Some(Vec::new()),
     };
-    if removed.iter().any(|key| changed.contains_key(key)) {
+    let Some(removed) = removed.filter(|removed| !removed.iter().any(|key| changed.contains_key(key))) else {
         return Ok(None);
-    }
+    };
     let mut rows = previous.clone();
-    rows.extend(changed);
+    for (key, values) in changed {
+        match values {
+            Some(values) => rows.insert(key, values),
+            None => rows.remove(&key),
+        };
+    }
     for key in &removed {
         rows.remove(key);
     }
     Ok(Some(rows))
 }
 
-fn removed_keys(plan: &TablePlan, removed: &Json) -> Result<Vec<String>, Failure> {
-    let keys = removed.as_array().and_then(|removed| {
-        let key = |element: &Json| reading::text(element).or_else(|| reading::text(&*reading::at(&plan.key, element)?));
-        removed.iter().map(key).collect()
-    });
-    keys.ok_or_else(|| Failure::unavailable("the removed rows cannot be read"))
+fn removed_keys(plan: &TablePlan, removed: &Json) -> Option<Vec<String>> {
+    let key = |element: &Json| reading::text(element).or_else(|| reading::text(&*reading::at(&plan.key, element)?));
+    removed.as_array()?.iter().map(key).collect()
 }
 
 #[cfg(test)]

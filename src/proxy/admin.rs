@@ -130,6 +130,7 @@ impl Admin {
                     "mode": site.upstream.mode,
                     "open_routes": site.rules.provider.open_routes(),
                     "servers": handle.servers(),
+                    "missing_routes": handle.identity.missing_routes(),
                     "facts": { "callers": sizes.callers, "facts": sizes.facts, "tables": sizes.tables, "refused": sizes.refused },
                 })
             })

@@ -289,6 +289,13 @@ impl Gate {
         }
     }
 
+    /// Learns which of its lookups each upstream has no route for.
+    pub async fn probe(self: Arc<Self>) {
+        for (handle, site) in self.handles.iter().zip(&self.current.live().sites) {
+            handle.identity.probe(&site.rules.provider.plan).await;
+        }
+    }
+
     /// Whether requests in flight are only being finished.
     #[must_use]
     pub fn draining(&self) -> bool {
@@ -344,7 +351,8 @@ fn handle(config: &Config, upstream: &crate::config::Upstream, metrics: &Metrics
         peers.push((Arc::clone(&account), upstream.resolve_every));
         bases.insert("account".to_owned(), account);
     }
-    let client = LookupClient::new(Arc::clone(&peer), bases, upstream.path_prefix.clone(), upstream.first_byte_timeout);
+    let (timeout, longest) = (upstream.first_byte_timeout, config.limits.lookup_body);
+    let client = LookupClient::new(Arc::clone(&peer), bases, upstream.path_prefix.clone(), timeout, longest);
     let facts = &config.facts;
     let settings = Settings {
         upstream: upstream.name.clone(),

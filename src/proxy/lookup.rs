@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
@@ -16,8 +17,8 @@ use super::peer::Peer;
 use crate::identity::{Ask, AskError, Question, Reply};
 use crate::metrics::UpstreamError;
 
-/// The longest answer that is read, in bytes: `permissions.listAll` of a large workspace is a tenth of it.
-const LONGEST_ANSWER: usize = 1024 * 1024;
+/// How often at most it is told that an answer was too large.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// The most interim answers before the one that counts: servers send one or two.
 const MOST_INTERIM: u8 = 16;
@@ -29,6 +30,10 @@ pub struct LookupClient {
     bases: BTreeMap<String, Arc<Peer>>,
     path_prefix: String,
     first_byte_timeout: Duration,
+    /// The longest answer that is read, in bytes.
+    longest: usize,
+    /// When it was last told that one was too large.
+    told: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for LookupClient {
@@ -38,16 +43,28 @@ impl std::fmt::Debug for LookupClient {
 }
 
 impl LookupClient {
-    /// Asks `upstream` below `path_prefix`, and each of `bases` by its name.
+    /// Asks `upstream` below `path_prefix`, and each of `bases` by its name; reads answers of up to `longest` bytes.
     #[must_use]
     pub fn new(
         upstream: Arc<Peer>,
         bases: BTreeMap<String, Arc<Peer>>,
         path_prefix: String,
         first_byte_timeout: Duration,
+        longest: usize,
     ) -> Self {
         let connector = Connector::new(Some(super::peer::connector_options(128)));
-        Self { connector, upstream, bases, path_prefix, first_byte_timeout }
+        Self { connector, upstream, bases, path_prefix, first_byte_timeout, longest, told: Mutex::new(None) }
+    }
+
+    /// Tells that an answer was too large, once a minute at most: until the bound is raised each request meets it.
+    fn too_large(&self, question: &Question) -> AskError {
+        let mut told = self.told.lock();
+        if told.is_none_or(|at| at.elapsed() >= TOLD) {
+            *told = Some(Instant::now());
+            let path = question.target.split('?').next().unwrap_or_default();
+            tracing::warn!(path, bytes = self.longest, "the answer to a lookup is larger than `limits.lookup_body`: raise it");
+        }
+        AskError::TooLarge
     }
 
     async fn exchange(&self, question: &Question) -> Result<Reply, AskError> {
@@ -110,8 +127,8 @@ impl LookupClient {
         };
         let mut body = Vec::new();
         while let Some(chunk) = session.read_response_body().await.map_err(broken(true))? {
-            if body.len() + chunk.len() > LONGEST_ANSWER {
-                return Err(failed(AskError::TooLarge, true));
+            if body.len() + chunk.len() > self.longest {
+                return Err(failed(self.too_large(question), true));
             }
             body.extend_from_slice(&chunk);
         }

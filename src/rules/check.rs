@@ -18,9 +18,9 @@ use super::provider::{
 use super::raw;
 use super::refusal::{Messages, Template as Body, Words};
 use super::router::{Pattern, Tree};
-use crate::identity::{CallerPlan, FactPlan, Lookup, Plan, Pointer, ResetHeader, ResetUnit, TablePlan};
+use crate::identity::{Answers, CallerPlan, FactPlan, Lookup, Plan, Pointer, ResetHeader, ResetUnit, TablePlan};
 use crate::metrics::Usual;
-use crate::model::{Fault, Faults, Place, Reason};
+use crate::model::{Fault, Faults, Place, Reason, Value};
 use beside::words as words_of;
 
 /// One reading of one file.
@@ -95,10 +95,11 @@ impl<'a> Check<'a> {
                 raw::ResetUnit::Seconds => ResetUnit::Seconds,
             },
         });
+        let answers = self.answers(raw.answers);
         let Some(caller) = caller else { return Err(self.faults.or(()).err().unwrap_or_default()) };
         let name = raw.provider.into_inner();
         self.faults.or(Provider {
-            plan: Arc::new(Plan { provider: name.clone(), digest, caller, tables, facts, rate_limit_reset }),
+            plan: Arc::new(Plan { provider: name.clone(), digest, caller, tables, facts, rate_limit_reset, answers }),
             name,
             namespace: raw.namespace.into_inner(),
             summary: raw.summary,
@@ -233,6 +234,16 @@ impl<'a> Check<'a> {
         Some(CallerPlan { lookup: lookup?, id: id?, name, roles, attributes, claims, refused, ttl })
     }
 
+    fn answers(&mut self, raw: raw::Answers) -> Answers {
+        let mut pointer = |at: &Spanned<String>| self.parsed::<Pointer>(at);
+        let no_route = raw.no_route.and_then(|no_route| Some((pointer(&no_route.at)?, no_route.is.into_vec())));
+        Answers {
+            success: raw.success.as_ref().and_then(&mut pointer),
+            error: raw.error.as_ref().and_then(&mut pointer),
+            no_route,
+        }
+    }
+
     fn table(&mut self, raw: raw::Table) -> Option<TablePlan> {
         let lookup = self.lookup(&raw.lookup, raw.base.as_ref());
         let rows = self.parsed(&raw.rows);
@@ -240,6 +251,10 @@ impl<'a> Check<'a> {
         let value = self.parsed(&raw.value);
         let removed = raw.removed.as_ref().and_then(|pointer| self.parsed(pointer));
         let ttl = self.duration(raw.ttl.as_ref());
+        if let Some(default) = raw.default.as_ref().filter(|default| !matches!(default.get_ref(), Value::Text(_) | Value::Set(_)))
+        {
+            self.fault(default, "the value of a row is a text or a list of texts, and so is its `default`");
+        }
         Some(TablePlan {
             name: raw.name.into_inner(),
             lookup: lookup?,
@@ -248,6 +263,7 @@ impl<'a> Check<'a> {
             removed,
             key: key?,
             value: value?,
+            default: raw.default.map(Spanned::into_inner),
             ttl,
         })
     }
@@ -430,11 +446,11 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The digest of what decides how facts are looked up: `caller`, `table`, `fact`.
+    /// The digest of what decides how facts are looked up: `caller`, `table`, `fact`, `answers`.
     fn lookup_digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         if let Ok(toml::Value::Table(table)) = toml::from_str::<toml::Value>(self.text) {
-            for key in ["provider", "caller", "table", "fact"] {
+            for key in ["provider", "caller", "table", "fact", "answers"] {
                 let part = table.get(key).map(ToString::to_string).unwrap_or_default();
                 hash.update(part.len().to_be_bytes());
                 hash.update(part);

@@ -34,6 +34,8 @@ pub(super) struct ProviderFile {
     pub(super) unauthorized_headers: BTreeMap<String, Spanned<String>>,
     pub(super) messages: Messages,
     pub(super) rate_limit_reset: Option<RateLimitReset>,
+    #[serde(default)]
+    pub(super) answers: Answers,
     pub(super) caller: Caller,
     #[serde(default)]
     pub(super) table: Vec<Table>,
@@ -99,6 +101,23 @@ pub(super) struct RateLimitReset {
     pub(super) unit: ResetUnit,
 }
 
+/// How answers to lookups say of themselves whether they are believed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Answers {
+    pub(super) success: Option<Spanned<String>>,
+    pub(super) error: Option<Spanned<String>>,
+    pub(super) no_route: Option<NoRoute>,
+}
+
+/// Where, and with which texts, an answer says that the server has no such route.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoRoute {
+    pub(super) at: Spanned<String>,
+    pub(super) is: OneOrMany,
+}
+
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ResetUnit {
@@ -139,6 +158,7 @@ pub(super) struct Table {
     pub(super) removed: Option<Spanned<String>>,
     pub(super) key: Spanned<String>,
     pub(super) value: Spanned<String>,
+    pub(super) default: Option<Spanned<Value>>,
     pub(super) ttl: Option<Spanned<String>>,
 }
 

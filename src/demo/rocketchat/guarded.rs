@@ -213,7 +213,7 @@ fn sort_by_username(sort: Option<&str>) -> Result<Option<i64>, Failure> {
 
 /// The members of a room in no order.
 pub(super) fn members<'a>(workspace: &'a Workspace, room: &str) -> Vec<&'a Person> {
-    let entries = workspace.subscriptions.iter().filter(|entry| entry.room == room);
+    let entries = workspace.subscriptions.iter().filter(|entry| entry.room == room && !entry.invited);
     entries.filter_map(|entry| workspace.person(&entry.person)).collect()
 }
 

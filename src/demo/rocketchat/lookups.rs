@@ -76,7 +76,7 @@ pub(super) fn subscription(workspace: &mut Workspace, call: &Call) -> Outcome {
     let entry = workspace.subscription(&caller.id, call.arguments.text("roomId").unwrap_or_default());
     let subscription = entry.and_then(|entry| {
         let room = workspace.room(&entry.room)?;
-        Some(json!({
+        let mut told = json!({
             "_id": entry.id,
             "rid": entry.room,
             "u": {"_id": caller.id, "username": caller.username, "name": caller.name},
@@ -86,7 +86,11 @@ pub(super) fn subscription(workspace: &mut Workspace, call: &Call) -> Outcome {
             "unread": 0,
             "roles": entry.roles,
             "_updatedAt": PROFILE_TIME,
-        }))
+        });
+        if let (true, Some(fields)) = (entry.invited, told.as_object_mut()) {
+            fields.insert("status".to_owned(), json!("INVITED"));
+        }
+        Some(told)
     });
     Ok(json!({"subscription": subscription, "success": true}))
 }
@@ -97,7 +101,7 @@ pub(super) fn room(workspace: &mut Workspace, call: &Call) -> Outcome {
     if !workspace.can_access(room, call.caller()?) {
         return Err(Failure::typed("not-allowed", "Not Allowed"));
     }
-    let body = json!({
+    let mut body = json!({
         "_id": room.id,
         "name": room.name,
         "t": room.kind.as_str(),
@@ -105,6 +109,9 @@ pub(super) fn room(workspace: &mut Workspace, call: &Call) -> Outcome {
         "ro": false,
         "_updatedAt": PROFILE_TIME,
     });
+    if let (Some(parent), Some(fields)) = (&room.parent, body.as_object_mut()) {
+        fields.insert("prid".to_owned(), json!(parent));
+    }
     Ok(json!({"room": body, "success": true}))
 }
 

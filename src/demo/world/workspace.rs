@@ -65,6 +65,8 @@ pub enum RoomKind {
     Private,
     /// A direct room, `d`.
     Direct,
+    /// A chat of the livechat, `l`.
+    Livechat,
 }
 
 impl RoomKind {
@@ -75,6 +77,7 @@ impl RoomKind {
             Self::Channel => "c",
             Self::Private => "p",
             Self::Direct => "d",
+            Self::Livechat => "l",
         }
     }
 }
@@ -88,6 +91,8 @@ pub struct Room {
     pub name: String,
     /// Who may find it.
     pub kind: RoomKind,
+    /// The room that it is a discussion of.
+    pub parent: Option<String>,
 }
 
 /// One person in one room.
@@ -101,6 +106,8 @@ pub struct Subscription {
     pub person: String,
     /// Roles in this room by id.
     pub roles: Vec<String>,
+    /// Whether the person has not accepted yet.
+    pub invited: bool,
 }
 
 /// One use of audit/rooms.members, which the real server writes to its own audit log.
@@ -232,13 +239,27 @@ impl Workspace {
     pub fn join(&mut self, person: &str, room: &str, roles: &[&str]) {
         let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
         match self.subscriptions.iter_mut().find(|entry| entry.person == person && entry.room == room) {
-            Some(entry) => entry.roles = roles,
+            Some(entry) => (entry.roles, entry.invited) = (roles, false),
             None => {
                 self.joined += 1;
                 let id = format!("668c75b2b319fc80b{:07x}", self.joined);
-                self.subscriptions.push(Subscription { id, room: room.to_owned(), person: person.to_owned(), roles });
+                let (room, person) = (room.to_owned(), person.to_owned());
+                self.subscriptions.push(Subscription { id, room, person, roles, invited: false });
             }
         }
+    }
+
+    /// Invites the person into the room, who has not accepted yet.
+    pub fn invite(&mut self, person: &str, room: &str) {
+        self.join(person, room, &[]);
+        let entries = self.subscriptions.iter_mut().filter(|entry| entry.person == person && entry.room == room);
+        entries.for_each(|entry| entry.invited = true);
+    }
+
+    /// Opens a room without members: a discussion of `parent`, or a chat of the livechat.
+    pub fn open(&mut self, id: &str, kind: RoomKind, parent: Option<&str>) {
+        let parent = parent.map(str::to_owned);
+        self.rooms.push(Room { id: id.to_owned(), name: id.to_owned(), kind, parent });
     }
 
     /// Takes the person out of the room.
@@ -323,7 +344,7 @@ fn person(id: &str, username: &str, name: &str, roles: &[&str], status: &str) ->
 }
 
 fn room(id: &str, name: &str, kind: RoomKind) -> Room {
-    Room { id: id.to_owned(), name: name.to_owned(), kind }
+    Room { id: id.to_owned(), name: name.to_owned(), kind, parent: None }
 }
 
 #[cfg(test)]

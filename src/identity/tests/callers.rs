@@ -200,7 +200,7 @@ async fn no_failure_is_remembered() {
         |_| Ok(Reply { status: 200, headers: vec![], body: b"<html>".to_vec() }),
         |_| ok(&json!({"roles": []})),
         |_| ok(&json!({"_id": "", "roles": []})),
-        |_| ok(&json!({"_id": "u1"})),
+        |_| ok(&json!({"_id": "u1", "roles": "admin"})),
     ];
     for (index, failure) in failures.into_iter().enumerate() {
         world.upstream.answers(failure);
@@ -209,6 +209,98 @@ async fn no_failure_is_remembered() {
     }
     world.upstream.answers(me);
     assert!(world.caller(&bearer("t")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_caller_without_a_list_of_roles_has_none() {
+    for roles in [json!({}), json!({"roles": null}), json!({"roles": []})] {
+        let world = World::new(settings());
+        let mut document = json!({"_id": "u1"});
+        document.as_object_mut().unwrap().extend(roles.as_object().unwrap().clone());
+        world.upstream.answers(move |_| ok(&document));
+        assert!(world.caller(&bearer("t")).await.unwrap().value.subject.roles.is_empty());
+    }
+    for roles in [json!("admin"), json!({"0": "admin"}), json!([null]), json!([{}]), json!(true)] {
+        let world = World::new(settings());
+        let document = json!({"_id": "u1", "roles": roles});
+        world.upstream.answers(move |_| ok(&document));
+        assert!(matches!(world.caller(&bearer("t")).await, Err(Failure::Unavailable { .. })), "{roles}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_the_servers_own_whole_answer_is_not_believed() {
+    let good = br#"{"_id":"u1","roles":["user"]}"#;
+    let told = |status: u16, headers: &[(&str, &str)], body: &[u8]| {
+        let headers: Vec<(String, String)> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let body = body.to_vec();
+        move |_: &Question| Ok(Reply { status, headers: headers.clone(), body: body.clone() })
+    };
+    let world = World::new(settings());
+    for (name, answer) in [
+        ("a name twice", told(200, &[], br#"{"_id":"u1","roles":["user"],"roles":["admin"]}"#)),
+        ("a name twice, far inside", told(200, &[], br#"{"_id":"u1","roles":["user"],"x":[{"a":1,"a":1}]}"#)),
+        ("no success", told(200, &[], br#"{"success":false,"_id":"u1","roles":["admin"]}"#)),
+        ("no success, in words", told(200, &[], br#"{"success":"true","_id":"u1","roles":["admin"]}"#)),
+        ("an error", told(200, &[], br#"{"errorCode":"X","_id":"u1","roles":["admin"]}"#)),
+        ("a part", told(206, &[], good)),
+        ("none", told(204, &[], good)),
+        ("somebody else's", told(203, &[], good)),
+        ("a coding", told(200, &[("content-encoding", "gzip")], good)),
+        ("two codings", told(200, &[("content-encoding", "identity, br")], good)),
+        ("a coding behind another", told(200, &[("content-encoding", "identity"), ("content-encoding", "GZIP")], good)),
+    ] {
+        world.upstream.answers(answer);
+        assert!(matches!(world.caller(&bearer("t")).await, Err(Failure::Unavailable { .. })), "{name}");
+    }
+    world.upstream.answers(told(200, &[("content-encoding", "Identity")], br#"{"success":true,"_id":"u1","roles":[]}"#));
+    assert!(world.caller(&bearer("t")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_route_that_the_server_lacks_is_told_and_is_not_an_answer() {
+    let world = World::new(settings());
+    let lacks: [Failing; 4] = [
+        |_| Ok(Reply { status: 404, headers: vec![], body: b"404 Not Found".to_vec() }),
+        |_| Ok(Reply { status: 405, headers: vec![], body: b"<html>".to_vec() }),
+        |_| reply(404, &json!({"success": false, "error": "Invalid URL"})),
+        |_| reply(400, &json!({"success": false, "error": "Invalid URL"})),
+    ];
+    let caller = world.caller(&bearer("t")).await.unwrap().value;
+    let room = |number: usize| {
+        let (identity, plan, caller) = (world.identity.clone(), Arc::clone(&world.plan), Arc::clone(&caller));
+        async move { identity.fact(&plan, "room", &caller, &bearer("t"), &[("room", &number.to_string())], HERE).await }
+    };
+    let subscription = "GET /api/v1/subscriptions.getOne?roomId={room}";
+    for (number, answer) in lacks.into_iter().enumerate() {
+        world.upstream.answers(answer);
+        let failure = room(number).await.unwrap_err();
+        assert_eq!(failure, Failure::Unavailable { detail: format!("the server has no route `{subscription}`") });
+        assert_eq!(world.identity.missing_routes(), [subscription]);
+    }
+    world.upstream.answers(|question| match question.target.starts_with("/api/v1/subscriptions") {
+        true => ok(&json!({"subscription": null, "success": true})),
+        false => reply(404, &json!({"success": false, "error": "not there"})),
+    });
+    assert!(room(9).await.is_ok(), "a room that is not there is an answer");
+    assert!(world.identity.missing_routes().is_empty());
+}
+
+#[tokio::test]
+async fn each_lookup_is_tried_once_without_a_credential() {
+    let world = World::new(settings());
+    world.upstream.answers(|question| {
+        assert!(question.headers.is_empty());
+        match question.target.as_str() {
+            "/v2/roles/rolegate" => Ok(Reply { status: 404, headers: vec![], body: b"<html>".to_vec() }),
+            "/api/v1/permissions.listAll" => Err(AskError::Timeout),
+            _ => reply(401, &json!({})),
+        }
+    });
+    world.identity.probe(&world.plan).await;
+    assert_eq!(world.upstream.asked(), world.plan.lookups().count());
+    assert_eq!(world.identity.missing_routes(), ["GET /v2/roles/{role}"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -267,6 +267,7 @@ pub(super) fn rooms_plan() -> Arc<Plan> {
             removed: Some("/remove".parse().unwrap()),
             key: "/_id".parse().unwrap(),
             value: "/roles".parse().unwrap(),
+            default: Some(Value::Set(Vec::new())),
             ttl: Some(Duration::from_secs(60)),
         }],
         facts: vec![
@@ -293,5 +294,10 @@ pub(super) fn rooms_plan() -> Arc<Plan> {
             ),
         ],
         rate_limit_reset: Some(ResetHeader { name: "x-ratelimit-reset".into(), unit: ResetUnit::Seconds }),
+        answers: Answers {
+            success: Some("/success".parse().unwrap()),
+            error: Some("/errorCode".parse().unwrap()),
+            no_route: Some(("/error".parse().unwrap(), vec!["Invalid URL".into()])),
+        },
     })
 }

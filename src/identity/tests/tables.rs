@@ -142,12 +142,68 @@ async fn an_older_table_stands_in_for_a_failed_refresh_within_max_stale() {
 }
 
 #[tokio::test]
-async fn a_table_with_a_row_that_cannot_be_read_is_a_failure() {
-    for row in [json!({"roles": []}), json!({"_id": "a"}), json!({"_id": "a", "roles": [{}]}), json!("a")] {
+async fn an_odd_row_costs_that_row_and_no_other() {
+    for (odd, held) in [
+        (json!({"roles": ["user"]}), None),
+        (json!({"_id": "odd"}), Some(0)),
+        (json!({"_id": "odd", "roles": null}), Some(0)),
+        (json!({"_id": "odd", "roles": [{}]}), None),
+        (json!({"_id": "odd", "roles": "user"}), None),
+        (json!({"_id": "odd", "roles": {"0": "user"}}), None),
+        (json!("odd"), None),
+        (json!(null), None),
+    ] {
         let world = World::new(settings());
-        world.upstream.answers(move |_| ok(&json!({"update": [row], "remove": []})));
-        assert!(matches!(world.table(&bearer("t")).await, Err(Failure::Unavailable { .. })));
+        let told = odd.clone();
+        world.upstream.answers(move |_| ok(&json!({"update": [told, {"_id": "view", "roles": ["user"]}], "remove": []})));
+        let table = world.table(&bearer("t")).await.unwrap().value;
+        assert_eq!(table.values("view"), ["user"], "{odd}");
+        assert_eq!(table.keys_holding("user"), ["view"], "{odd}: nobody holds more");
+        assert_eq!(table.iter().find(|(key, _)| *key == "odd").map(|(_, values)| values.len()), held, "{odd}");
     }
+    for whole in [json!({}), json!({"update": null}), json!({"update": {}}), json!([])] {
+        let world = World::new(settings());
+        world.upstream.answers(move |_| ok(&whole));
+        assert!(matches!(world.table(&bearer("t")).await, Err(Failure::Unavailable { .. })), "no rows at all");
+    }
+}
+
+#[tokio::test]
+async fn a_row_without_a_value_has_the_stated_one() {
+    for (value, expected) in [
+        (json!({"_id": "old", "roles": "Subscriptions"}), &["Subscriptions"][..]),
+        (json!({"_id": "old"}), &["Users"]),
+        (json!({"_id": "old", "roles": null}), &["Users"]),
+        (json!({"_id": "old", "roles": ""}), &["Users"]),
+        (json!({"_id": "old", "roles": ["Users"]}), &[]),
+        (json!({"_id": "old", "roles": {}}), &[]),
+    ] {
+        let world = World::new(settings());
+        let mut plan = (*world.plan).clone();
+        plan.tables[0].default = Some("Users".into());
+        let told = value.clone();
+        world.upstream.answers(move |_| ok(&json!({"update": [told], "remove": []})));
+        let table = world.identity.table(&Arc::new(plan), "permissions", &bearer("t"), HERE).await.unwrap().value;
+        assert_eq!(table.values("old"), expected, "{value}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_cannot_be_read_leaves_nothing_granted() {
+    let world = world(json!({"update": [{"_id": "view", "roles": "admin"}], "remove": []}));
+    assert_eq!(world.table(&bearer("t")).await.unwrap().value.values("view"), ["admin", "user"]);
+    advance(MINUTE).await;
+    assert!(world.table(&bearer("t")).await.unwrap().value.values("view").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_cannot_be_read_is_replaced_by_the_whole() {
+    let world = world(json!({"update": [], "remove": [{"id": "view"}]}));
+    world.table(&bearer("t")).await.unwrap();
+    advance(MINUTE).await;
+    world.table(&bearer("t")).await.unwrap();
+    assert_eq!(world.upstream.targets().last().unwrap(), WHOLE);
+    assert_eq!(world.upstream.asked(), 3);
 }
 
 #[tokio::test]

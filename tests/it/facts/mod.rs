@@ -1,4 +1,7 @@
 //! Facts are never made up: what is not known is not there, and what is stated must be able to be.
 
 mod absent;
+mod access;
+mod believed;
+mod routes;
 mod stated;

@@ -21,7 +21,8 @@ struct Homeserver(HashMap<&'static str, (u16, Value)>);
 impl Ask for Homeserver {
     async fn ask(&self, question: Question) -> Result<Reply, AskError> {
         let (status, body) = if question.target == "/_matrix/client/v3/account/whoami" {
-            (200, json!({ "user_id": ME, "is_guest": false }))
+            let device = self.0.contains_key(DEVICE).then_some("D1");
+            (200, json!({ "user_id": ME, "is_guest": false, "device_id": device }))
         } else {
             let known = self.0.iter().find(|(end, _)| question.target.ends_with(*end));
             known.map_or((403, json!({ "errcode": "M_FORBIDDEN" })), |(_, answer)| answer.clone())
@@ -57,6 +58,9 @@ const MEMBER: &str = "/rooms/%21r%3Aexample.org/state/m.room.member/%40carol%3Ae
 const LEVELS: &str = "/rooms/%21r%3Aexample.org/state/m.room.power_levels";
 const CREATE: &str = "/rooms/%21r%3Aexample.org/state/m.room.create?format=event";
 const VISIBILITY: &str = "/rooms/%21r%3Aexample.org/state/m.room.history_visibility";
+const JOINED: &str = "/rooms/%21r%3Aexample.org/joined_members";
+/// Not a route: whether the caller's session has a device.
+const DEVICE: &str = "(device)";
 const ADMIN: &str = "/_synapse/admin/v1/users/%40carol%3Aexample.org/admin";
 
 fn created(version: Option<&str>, sender: &str, additional: &[&str]) -> Value {
@@ -129,9 +133,25 @@ async fn a_server_administrator_is_who_the_server_says() {
         (vec![(ADMIN, 200, json!({ "admin": true }))], "true"),
         (vec![(ADMIN, 200, json!({ "admin": false }))], "false"),
         (vec![], "false"),
-        (vec![(ADMIN, 404, json!({ "errcode": "M_UNRECOGNIZED" }))], "false"),
     ] {
         let server = fact("server", &answers).await.unwrap();
         assert_eq!(server.value("admin").unwrap().to_string(), admin, "{answers:?}");
     }
+    let lacking = fact("server", &[(ADMIN, 404, json!({ "errcode": "M_UNRECOGNIZED" }))]).await;
+    assert!(matches!(&lacking, Err(Failure::Unavailable { detail }) if detail.contains("no route")), "{lacking:?}");
+}
+
+#[tokio::test]
+async fn an_application_service_is_in_a_room_that_the_server_lists_to_it() {
+    let members = json!({ "joined": { "@_ghost:example.org": {} } });
+    for (answers, service) in [
+        (vec![(JOINED, 200, members.clone())], "true"),
+        (vec![(MEMBER, 404, json!({})), (JOINED, 403, json!({ "errcode": "M_FORBIDDEN" }))], "false"),
+        (vec![(DEVICE, 200, json!({})), (JOINED, 200, members.clone())], "false"),
+        (vec![(MEMBER, 200, json!({ "membership": "join" })), (JOINED, 500, json!({}))], "false"),
+    ] {
+        let room = fact("room", &answers).await.unwrap();
+        assert_eq!(room.value("service").unwrap().to_string(), service, "{answers:?}");
+    }
+    assert!(fact("room", &[(JOINED, 502, json!({}))]).await.is_err(), "a server in trouble is no answer");
 }

@@ -88,8 +88,12 @@ impl Workspace {
         if room.kind == RoomKind::Channel && self.holds(person, "view-c-room") {
             return true;
         }
-        self.subscription(&person.id, &room.id).is_some()
-            && (self.holds(person, "view-joined-room") || self.holds(person, &format!("view-{}-room", room.kind.as_str())))
+        let joined = self.subscription(&person.id, &room.id).is_some_and(|entry| !entry.invited)
+            && (self.holds(person, "view-joined-room") || self.holds(person, &format!("view-{}-room", room.kind.as_str())));
+        let parent = room.parent.as_ref().and_then(|parent| self.room(parent));
+        joined
+            || parent.is_some_and(|parent| self.can_access(parent, person))
+            || (room.kind == RoomKind::Livechat && self.holds(person, "view-livechat-rooms"))
     }
 }
 
@@ -144,7 +148,7 @@ pub(super) fn permissions() -> Vec<Permission> {
         everyone_with(&["admin", "user"], &["create-personal-access-tokens"]),
         everyone_with(&["admin", "bot", "app"], &["api-bypass-rate-limit"]),
         everyone_with(&["livechat-manager", "livechat-monitor", "livechat-agent", "admin"], &["view-l-room"]),
-        everyone_with(&["livechat-manager", "livechat-monitor", "admin"], &["view-livechat-manager"]),
+        everyone_with(&["livechat-manager", "livechat-monitor", "admin"], &["view-livechat-manager", "view-livechat-rooms"]),
     ]
     .concat()
 }
