@@ -7,7 +7,7 @@ use crate::model::Secret;
 
 /// Puts questions to one upstream and its named bases.
 ///
-/// The implementor owns connections, host names and the bound on a body; it sends a GET with the headers named here,
+/// The implementor owns connections and the bound on a body; it sends a GET with the headers named here,
 /// those that HTTP needs, and the address as `X-Forwarded-For` and `X-Real-IP`. The caller bounds the time.
 pub trait Ask: Send + Sync + 'static {
     /// Puts `question` and waits for the whole reply, whatever its status.
@@ -22,6 +22,8 @@ pub trait Ask: Send + Sync + 'static {
 pub struct Question {
     /// Which server: the upstream itself, or another URL of its configuration by name.
     pub base: Option<String>,
+    /// The `Host` that requests reach the server by, where it is not its own.
+    pub host: Option<String>,
     /// Path and query in origin form.
     pub target: String,
     /// The credential: names in lower case with their values. No other header of a client is ever here.

@@ -28,6 +28,8 @@ pub(super) struct Errand<'a, A> {
     /// Where it is noted which routes the server lacks, and under which name of the upstream that is told.
     pub(super) routes: &'a Routes,
     pub(super) upstream: &'a str,
+    /// The host that the upstream itself is asked by, where it is not its own.
+    pub(super) host: Option<&'a str>,
 }
 
 /// A reply that is neither a limit nor a broken exchange.
@@ -43,6 +45,7 @@ impl<A: Ask> Errand<'_, A> {
     pub(super) async fn ask(&self, lookup: &Lookup, target: &Filled) -> Result<Answer, Failure> {
         let question = Question {
             base: lookup.base.clone(),
+            host: self.host.filter(|_| lookup.base.is_none()).map(str::to_owned),
             target: target.to_string(),
             headers: self.credential.headers.clone(),
             client: Some(self.address),

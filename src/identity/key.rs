@@ -89,24 +89,31 @@ impl Keyring {
     }
 
     /// Where the caller that `credential` proves is kept.
-    pub(super) fn caller(&self, plan: &Plan, credential: &Credential) -> Key {
+    pub(super) fn caller(&self, plan: &Plan, credential: &Credential, host: Option<&str>) -> Key {
         let known = self.callers.load();
         if let Some(known) = known.as_ref().filter(|known| known.digest == plan.digest && known.provider == plan.provider) {
-            return known.fields.clone().credential(credential).key();
+            return known.fields.clone().credential(credential).host(host).key();
         }
         let fields = self.fields("caller", plan);
         let beginning = Beginning { provider: plan.provider.clone(), digest: plan.digest, fields: fields.clone() };
         self.callers.store(Some(Arc::new(beginning)));
-        fields.credential(credential).key()
+        fields.credential(credential).host(host).key()
     }
 
     /// Where a table is kept: one for all callers.
-    pub(super) fn table(&self, plan: &Plan, table: &str) -> Key {
-        self.fields("table", plan).text(table).key()
+    pub(super) fn table(&self, plan: &Plan, table: &str, host: Option<&str>) -> Key {
+        self.fields("table", plan).text(table).host(host).key()
     }
 
     /// Where a fact is kept: whatever its steps may fill into a placeholder is part of the key.
-    pub(super) fn fact(&self, plan: &Plan, fact: &FactPlan, credential: &Credential, scope: &Scope<'_>) -> Key {
+    pub(super) fn fact(
+        &self,
+        plan: &Plan,
+        fact: &FactPlan,
+        credential: &Credential,
+        scope: &Scope<'_>,
+        host: Option<&str>,
+    ) -> Key {
         let mut fields = self.fields("fact", plan).credential(credential).text(&fact.name).text(&scope.subject.id);
         for step in &fact.steps {
             if let Source::Caller(attribute) = &step.source {
@@ -119,7 +126,7 @@ impl Keyring {
                 };
             }
         }
-        fields.key()
+        fields.host(host).key()
     }
 
     /// An address of the caller's own, in the unique local range `fd00::/8`: the upstream counts its lookups apart.
@@ -147,6 +154,14 @@ impl Fields {
 
     fn text(self, text: &str) -> Self {
         self.bytes(text.as_bytes())
+    }
+
+    /// The last field, where there is one: what stands before says how many there are.
+    fn host(self, host: Option<&str>) -> Self {
+        match host {
+            Some(host) => self.text(host),
+            None => self,
+        }
     }
 
     fn optional(self, text: Option<&str>) -> Self {
@@ -202,7 +217,7 @@ mod tests {
     fn bytes_moved_from_one_field_to_the_next_make_another_key() {
         let ring = Keyring::new("http://chat".into()).unwrap();
         let plan = rooms_plan();
-        let key = |first, second| ring.caller(&plan, &pair(first, second));
+        let key = |first, second| ring.caller(&plan, &pair(first, second), None);
         let honest = key(("x-user-id", "ab"), ("x-auth-token", "cd"));
         assert_eq!(honest, key(("x-user-id", "ab"), ("x-auth-token", "cd")));
         assert_ne!(honest, key(("x-user-id", "abc"), ("x-auth-token", "d")));
@@ -211,7 +226,7 @@ mod tests {
         assert_ne!(honest, key(("x-auth-token", "cd"), ("x-user-id", "ab")));
         assert_ne!(
             honest,
-            Keyring::new("http://chat".into()).unwrap().caller(&plan, &pair(("x-user-id", "ab"), ("x-auth-token", "cd"))),
+            Keyring::new("http://chat".into()).unwrap().caller(&plan, &pair(("x-user-id", "ab"), ("x-auth-token", "cd")), None),
             "another process"
         );
     }
@@ -222,7 +237,7 @@ mod tests {
         let plan = rooms_plan();
         let other = Plan { digest: [9; 32], ..(*plan).clone() };
         let third = Plan { provider: "another".into(), ..(*plan).clone() };
-        let keys = || [&*plan, &other, &third].map(|plan| ring.caller(plan, &bearer("t")));
+        let keys = || [&*plan, &other, &third].map(|plan| ring.caller(plan, &bearer("t"), None));
         let first = keys();
         assert_eq!(first, keys());
         let [one, two, three] = first;
@@ -240,7 +255,7 @@ mod tests {
             let attributes = [("email".to_owned(), vec![email.to_owned()])].into();
             let subject = Subject { id: "u1".into(), attributes, ..Subject::default() };
             let inputs: Vec<(&str, &str)> = room.map(|room| ("room", room)).into_iter().collect();
-            ring.fact(plan, fact, &bearer(token), &Scope::new(&subject, &inputs))
+            ring.fact(plan, fact, &bearer(token), &Scope::new(&subject, &inputs), None)
         };
         let honest = key(Some("r1"), "a@b", "t", &plan);
         assert_eq!(honest, key(Some("r1"), "a@b", "t", &plan));
@@ -250,6 +265,26 @@ mod tests {
         assert_ne!(honest, key(Some("r1"), "c@b", "t", &plan));
         assert_ne!(honest, key(Some("r1"), "a@b", "u", &plan));
         assert_ne!(honest, key(Some("r1"), "a@b", "t", &Plan { digest: [9; 32], ..(*plan).clone() }));
+    }
+
+    #[test]
+    fn what_one_virtual_host_knows_is_kept_apart_from_what_another_does() {
+        let ring = Keyring::new("http://chat".into()).unwrap();
+        let plan = rooms_plan();
+        let fact = plan.fact("roster").unwrap();
+        let subject = Subject { id: "u1".into(), ..Subject::default() };
+        let keys = |host| {
+            let scope = Scope::new(&subject, &[("room", "r1")]);
+            [
+                ring.caller(&plan, &bearer("t"), host),
+                ring.table(&plan, "permissions", host),
+                ring.fact(&plan, fact, &bearer("t"), &scope, host),
+            ]
+        };
+        let [one, other, none] = [Some("a.example"), Some("b.example"), None].map(keys);
+        for (index, key) in one.iter().enumerate() {
+            assert!(*key == keys(Some("a.example"))[index] && *key != other[index] && *key != none[index]);
+        }
     }
 
     #[test]

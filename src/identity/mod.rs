@@ -59,11 +59,20 @@ pub struct Identity<A> {
     inner: Arc<Inner<A>>,
 }
 
+/// One virtual host of the upstream, as its callers know it: what another one says of them is kept apart.
+pub struct At<'a, A> {
+    inner: &'a Arc<Inner<A>>,
+    /// The host that the upstream is asked by, where it is not the one of the settings.
+    host: Option<&'a str>,
+}
+
 /// How one upstream is asked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The upstream's URL; part of every cache key.
     pub upstream: String,
+    /// The host that a server is asked by which clients reach by one; without it, its own.
+    pub host: Option<String>,
     /// The age at which a fact is looked up again, unless the plan says otherwise for it.
     pub ttl: Duration,
     /// How much older a fact may be used when its lookup fails.
@@ -192,6 +201,99 @@ impl<A: Ask> Identity<A> {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// What the virtual host `host` of the upstream knows; without one, the host of the settings.
+    #[must_use]
+    pub fn at<'a>(&'a self, host: Option<&'a str>) -> At<'a, A> {
+        At { inner: &self.inner, host }
+    }
+
+    /// [`At::caller`] of the host of the settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn caller(
+        &self,
+        plan: &Arc<Plan>,
+        credential: &Credential,
+        client: impl Into<Option<IpAddr>>,
+    ) -> Result<Known<Caller>, Failure> {
+        self.at(None).caller(plan, credential, client).await
+    }
+
+    /// [`At::fact`] of the host of the settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fact(
+        &self,
+        plan: &Arc<Plan>,
+        fact: &str,
+        caller: &Arc<Caller>,
+        credential: &Credential,
+        inputs: &[(&str, &str)],
+        client: impl Into<Option<IpAddr>>,
+    ) -> Result<Known<Record>, Failure> {
+        self.at(None).fact(plan, fact, caller, credential, inputs, client).await
+    }
+
+    /// [`At::table`] of the host of the settings.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn table(
+        &self,
+        plan: &Arc<Plan>,
+        table: &str,
+        credential: &Credential,
+        client: impl Into<Option<IpAddr>>,
+    ) -> Result<Known<Table>, Failure> {
+        self.at(None).table(plan, table, credential, client).await
+    }
+
+    /// Drops what an administrator selects, and says how many entries that were. A lookup under way that may be about
+    /// the selection does not bring it back.
+    pub fn invalidate(&self, which: Selection<'_>) -> usize {
+        let Inner { callers, facts, tables, metrics, .. } = &*self.inner;
+        metrics.fact_invalidation(InvalidationCause::Admin);
+        match which {
+            Selection::Subject(id) => callers.drop_subject(id) + facts.drop_subject(id),
+            Selection::All => callers.drop_all() + facts.drop_all() + tables.drop_all(),
+        }
+    }
+
+    /// [`At::drop_credential`] of the host of the settings.
+    pub fn drop_credential(&self, plan: &Plan, credential: &Credential) -> bool {
+        self.at(None).drop_credential(plan, credential)
+    }
+
+    /// Asks each lookup of `plan` once, without a credential and about nothing, to learn which of them the server has no route
+    /// for; any other answer tells nothing.
+    pub async fn probe(&self, plan: &Plan) {
+        let credential = Credential { headers: Vec::new() };
+        let errand = self.inner.errand(plan, &credential, IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), None);
+        for lookup in plan.lookups() {
+            if let Some(target) = lookup.target.fill(|_| Some("rolegate".into())) {
+                let asked = errand.ask(lookup, &target);
+                drop(tokio::time::timeout(self.inner.settings.lookup_timeout, asked).await);
+            }
+        }
+    }
+
+    /// The lookups that the server has no route for, as far as it was asked.
+    #[must_use]
+    pub fn missing_routes(&self) -> Vec<String> {
+        self.inner.routes.all()
+    }
+
+    /// How many entries are kept now.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        let Inner { callers, facts, tables, .. } = &*self.inner;
+        Sizes { callers: callers.size(), facts: facts.size(), tables: tables.size(), refused: callers.refused_size() }
+    }
+}
+
+impl<A: Ask> At<'_, A> {
     /// Who `credential` belongs to.
     ///
     /// # Errors
@@ -204,7 +306,7 @@ impl<A: Ask> Identity<A> {
     ) -> Result<Known<Caller>, Failure> {
         let client = self.inner.counted(credential, client.into());
         let need = Need {
-            key: self.inner.keys.caller(plan, credential),
+            key: self.inner.keys.caller(plan, credential, self.host),
             provider: &plan.provider,
             fact: CALLER,
             subject: None,
@@ -213,9 +315,12 @@ impl<A: Ask> Identity<A> {
             shared: false,
         };
         let look_up = |_| {
-            let (inner, plan, credential) = (Arc::clone(&self.inner), Arc::clone(plan), credential.clone());
+            let host = self.host.map(str::to_owned);
+            let (inner, plan, credential) = (Arc::clone(self.inner), Arc::clone(plan), credential.clone());
             async move {
-                let subject = caller::prove(&inner.errand(&plan, &credential, client), &plan.caller, &inner.role_sets).await?;
+                let subject =
+                    caller::prove(&inner.errand(&plan, &credential, client, host.as_deref()), &plan.caller, &inner.role_sets)
+                        .await?;
                 let id = Arc::clone(&subject.id);
                 Ok(Found { value: Caller::new(subject), subject: Some(id) })
             }
@@ -243,7 +348,7 @@ impl<A: Ask> Identity<A> {
         let known = plan.fact(fact).ok_or_else(|| Failure::unavailable(format!("there is no fact `{fact}`")))?;
         let subject = &caller.subject;
         let need = Need {
-            key: self.inner.keys.fact(plan, known, credential, &Scope::new(subject, inputs)),
+            key: self.inner.keys.fact(plan, known, credential, &Scope::new(subject, inputs), self.host),
             provider: &plan.provider,
             fact: &known.name,
             subject: Some(&subject.id),
@@ -252,18 +357,19 @@ impl<A: Ask> Identity<A> {
             shared: false,
         };
         let look_up = |_| {
-            let (inner, plan, credential) = (Arc::clone(&self.inner), Arc::clone(plan), credential.clone());
+            let host = self.host.map(str::to_owned);
+            let (inner, plan, credential) = (Arc::clone(self.inner), Arc::clone(plan), credential.clone());
             let (caller, fact) = (Arc::clone(caller), fact.to_owned());
             let inputs: Vec<(String, String)> =
                 inputs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             async move {
                 let known = plan.fact(&fact).ok_or_else(|| Failure::unavailable(format!("there is no fact `{fact}`")))?;
                 let inputs: Vec<(&str, &str)> = inputs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-                let errand = inner.errand(&plan, &credential, client);
+                let errand = inner.errand(&plan, &credential, client, host.as_deref());
                 match lookup::fact(&errand, known, Scope::new(&caller.subject, &inputs)).await {
                     Ok(value) => Ok(Found { value, subject: Some(Arc::clone(&caller.subject.id)) }),
                     Err(Trouble::Failed(failure)) => Err(failure),
-                    Err(Trouble::Unauthorized) => Err(inner.doubt(&plan, &credential, &errand).await),
+                    Err(Trouble::Unauthorized) => Err(inner.doubt(&plan, &credential, host.as_deref(), &errand).await),
                 }
             }
         };
@@ -286,7 +392,7 @@ impl<A: Ask> Identity<A> {
         let known = plan.table(table).ok_or_else(|| Failure::unavailable(format!("there is no table `{table}`")))?;
         let terms = self.inner.terms(known.ttl);
         let need = Need {
-            key: self.inner.keys.table(plan, table),
+            key: self.inner.keys.table(plan, table, self.host),
             provider: &plan.provider,
             fact: &known.name,
             subject: None,
@@ -295,13 +401,14 @@ impl<A: Ask> Identity<A> {
             shared: true,
         };
         let look_up = |previous: Option<store::Entry<Table>>| {
-            let (inner, plan, table) = (Arc::clone(&self.inner), Arc::clone(plan), table.to_owned());
+            let host = self.host.map(str::to_owned);
+            let (inner, plan, table) = (Arc::clone(self.inner), Arc::clone(plan), table.to_owned());
             let service = inner.settings.service.clone();
             let is_service = service.is_some();
             let credential = service.unwrap_or_else(|| credential.clone());
             async move {
                 let known = plan.table(&table).ok_or_else(|| Failure::unavailable(format!("there is no table `{table}`")))?;
-                let errand = inner.errand(&plan, &credential, client);
+                let errand = inner.errand(&plan, &credential, client, host.as_deref());
                 let previous = previous.map(|entry| entry.value);
                 match table::look_up(&errand, known, previous).await {
                     Ok(value) => Ok(Found { value, subject: None }),
@@ -309,28 +416,17 @@ impl<A: Ask> Identity<A> {
                     Err(Trouble::Unauthorized) if is_service => {
                         Err(Failure::unavailable("the upstream answered 401 to the service credential"))
                     }
-                    Err(Trouble::Unauthorized) => Err(inner.doubt(&plan, &credential, &errand).await),
+                    Err(Trouble::Unauthorized) => Err(inner.doubt(&plan, &credential, host.as_deref(), &errand).await),
                 }
             }
         };
         self.inner.tables.obtain(&need, look_up).await.map(Known::from)
     }
 
-    /// Drops what an administrator selects, and says how many entries that were. A lookup under way that may be about
-    /// the selection does not bring it back.
-    pub fn invalidate(&self, which: Selection<'_>) -> usize {
-        let Inner { callers, facts, tables, metrics, .. } = &*self.inner;
-        metrics.fact_invalidation(InvalidationCause::Admin);
-        match which {
-            Selection::Subject(id) => callers.drop_subject(id) + facts.drop_subject(id),
-            Selection::All => callers.drop_all() + facts.drop_all() + tables.drop_all(),
-        }
-    }
-
     /// Drops the caller that `credential` proved, because the upstream answered 401 to a request with it: the next
     /// request asks anew. At most once per `refused_ttl` for one credential; says whether it did.
     pub fn drop_credential(&self, plan: &Plan, credential: &Credential) -> bool {
-        let key = self.inner.keys.caller(plan, credential);
+        let key = self.inner.keys.caller(plan, credential, self.host);
         if !self.inner.dropped.claim(key) {
             return false;
         }
@@ -341,32 +437,6 @@ impl<A: Ask> Identity<A> {
         self.inner.metrics.fact_invalidation(InvalidationCause::Unauthorized);
         true
     }
-
-    /// Asks each lookup of `plan` once, without a credential and about nothing, to learn which of them the server has no route
-    /// for; any other answer tells nothing.
-    pub async fn probe(&self, plan: &Plan) {
-        let credential = Credential { headers: Vec::new() };
-        let errand = self.inner.errand(plan, &credential, IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-        for lookup in plan.lookups() {
-            if let Some(target) = lookup.target.fill(|_| Some("rolegate".into())) {
-                let asked = errand.ask(lookup, &target);
-                drop(tokio::time::timeout(self.inner.settings.lookup_timeout, asked).await);
-            }
-        }
-    }
-
-    /// The lookups that the server has no route for, as far as it was asked.
-    #[must_use]
-    pub fn missing_routes(&self) -> Vec<String> {
-        self.inner.routes.all()
-    }
-
-    /// How many entries are kept now.
-    #[must_use]
-    pub fn sizes(&self) -> Sizes {
-        let Inner { callers, facts, tables, .. } = &*self.inner;
-        Sizes { callers: callers.size(), facts: facts.size(), tables: tables.size(), refused: callers.refused_size() }
-    }
 }
 
 impl<A: Ask> Inner<A> {
@@ -376,7 +446,7 @@ impl<A: Ask> Inner<A> {
         client.unwrap_or_else(|| self.keys.address(credential))
     }
 
-    fn errand<'a>(&'a self, plan: &'a Plan, credential: &'a Credential, client: IpAddr) -> Errand<'a, A> {
+    fn errand<'a>(&'a self, plan: &'a Plan, credential: &'a Credential, client: IpAddr, host: Option<&'a str>) -> Errand<'a, A> {
         let address = match self.settings.lookup_address {
             LookupAddress::Caller => self.keys.address(credential),
             LookupAddress::Client => client,
@@ -389,15 +459,16 @@ impl<A: Ask> Inner<A> {
             answers: &plan.answers,
             routes: &self.routes,
             upstream: &self.settings.upstream,
+            host: host.or(self.settings.host.as_deref()).filter(|_| plan.host_received),
         }
     }
 
     /// What an unexpected 401 means: only the caller lookup, asked anew, tells whether the credential is refused.
-    async fn doubt(&self, plan: &Plan, credential: &Credential, errand: &Errand<'_, A>) -> Failure {
+    async fn doubt(&self, plan: &Plan, credential: &Credential, host: Option<&str>, errand: &Errand<'_, A>) -> Failure {
         match caller::prove(errand, &plan.caller, &self.role_sets).await {
             Ok(_) => Failure::unavailable("the upstream answered 401, though it accepts the credential"),
             Err(Failure::Refused) => {
-                self.callers.refuse(self.keys.caller(plan, credential));
+                self.callers.refuse(self.keys.caller(plan, credential, host));
                 Failure::Refused
             }
             Err(failure) => failure,
@@ -433,6 +504,12 @@ impl<T> Clone for Known<T> {
 impl<A> Clone for Identity<A> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<A> fmt::Debug for At<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("At").field("host", &self.host).finish_non_exhaustive()
     }
 }
 

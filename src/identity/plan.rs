@@ -25,6 +25,8 @@ pub struct Plan {
     pub rate_limit_reset: Option<ResetHeader>,
     /// What an answer says of itself.
     pub answers: Answers,
+    /// Whether the server is reached by the host that clients send, and not by its own.
+    pub host_received: bool,
 }
 
 /// How a server's answers say of themselves whether they are believed.

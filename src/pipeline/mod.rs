@@ -114,6 +114,12 @@ impl Site {
     }
 
     /// The named networks that `client` is in: none when it is not known.
+    /// The host that the server behind it is asked by for a request that came to `host`; nothing where the configuration names
+    /// it, or the provider goes by the server's own.
+    pub(crate) fn host<'r>(&self, host: Option<&'r str>) -> Option<&'r str> {
+        host.filter(|_| self.upstream.host.is_none() && self.rules.provider.plan.host_received)
+    }
+
     fn networks_of(&self, client: Option<std::net::IpAddr>) -> Vec<String> {
         let Some(client) = client.map(|client| client.to_canonical()) else { return Vec::new() };
         let holds = |nets: &[ipnet::IpNet]| nets.iter().any(|net| net.contains(&client));

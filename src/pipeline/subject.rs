@@ -13,7 +13,7 @@ use super::params::ValidatedRequest;
 use super::trail::{FactKnown, Trail};
 use super::tunnel::Call;
 use super::verdict::Denial;
-use crate::identity::{Ask, Caller, Failure, Identity, Table};
+use crate::identity::{Ask, At, Caller, Failure, Identity, Table};
 use crate::model::{Credential, Reason, Record, Resource, Value};
 use crate::policy::{Principal, Standing};
 use crate::rules::provider::{FactUse, Own, ResourceId};
@@ -73,6 +73,8 @@ impl ValidatedRequest {
         let rules = Arc::clone(&trail.site.rules);
         let plan = &rules.provider.plan;
         let client = trail.client;
+        let host = trail.host.clone();
+        let identity = identity.at(host.as_deref());
         let caller = match identity.caller(plan, &credential, client).await {
             Ok(caller) => caller,
             Err(failure) => return Err(trail.failed(&failure)),
@@ -106,7 +108,7 @@ impl ValidatedRequest {
             }
         }
         for fact in needed(&action, &reads.facts) {
-            match look_up(identity, &trail, fact, &caller.value, &credential, &params, client).await {
+            match look_up(&identity, &trail, fact, &caller.value, &credential, &params, client).await {
                 Ok(Some(known)) => trail.facts.push(known),
                 Ok(None) => trail.unknown.push(fact.name.clone()),
                 Err(failure) => return Err(trail.failed(&failure)),
@@ -198,7 +200,7 @@ fn needed<'a>(action: &'a Action, reads: &'a BTreeSet<String>) -> impl Iterator<
 
 /// The fact, unless one of its parameters was not given.
 async fn look_up<A: Ask>(
-    identity: &Identity<A>,
+    identity: &At<'_, A>,
     trail: &Trail,
     fact: &FactUse,
     caller: &Arc<Caller>,

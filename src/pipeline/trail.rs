@@ -52,6 +52,8 @@ pub struct Trail {
     pub(super) target: String,
     pub(super) correlation: Option<String>,
     pub(super) client: Option<IpAddr>,
+    /// The host that lookups for it go to, where the configuration names none.
+    pub(super) host: Option<Arc<str>>,
     pub(super) action: Option<Arc<Action>>,
     /// The tunnel it came by, and the caller's id of the call: a refusal has the form of a call's answer.
     pub(super) tunnel: Option<(Arc<Tunnel>, String)>,
@@ -84,6 +86,8 @@ impl Trail {
         Box::new(Self {
             id: ulid::Ulid::from_datetime(began.time.into()).to_string(),
             began,
+            host: site.host(raw.host).map(Arc::from),
+            site,
             door: Door::None,
             method: method(raw.method).unwrap_or_else(|| shown(brief(raw.method).as_bytes(), LONGEST_SHOWN).into()),
             target: shown::target(raw.target, &site, action),
@@ -129,6 +133,12 @@ impl Trail {
     #[must_use]
     pub fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// The host that lookups for it go to, where the configuration names none.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 
     /// The door by which it came.

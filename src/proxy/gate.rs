@@ -81,7 +81,7 @@ impl Handle {
     pub(super) fn unauthorized(&self, permit: &Permit) {
         let site = permit.trail().site();
         if !pipeline::keeps_on_401(permit.target().as_bytes(), site)
-            && self.identity.drop_credential(&site.rules.provider.plan, permit.credential())
+            && self.identity.at(permit.trail().host()).drop_credential(&site.rules.provider.plan, permit.credential())
         {
             tracing::debug!(id = permit.trail().id(), cause = ?InvalidationCause::Unauthorized, "credential dropped");
         }
@@ -90,7 +90,8 @@ impl Handle {
     /// The upstream does not know the credential of a request that is not judged: what is remembered of it goes.
     pub(super) fn revoke(&self, raw: &RawRequest<'_>, site: &Site) {
         let plan = &site.rules.provider.plan;
-        if pipeline::revocable(raw, site).is_some_and(|credential| self.identity.drop_credential(plan, &credential)) {
+        let identity = self.identity.at(site.host(raw.host));
+        if pipeline::revocable(raw, site).is_some_and(|credential| identity.drop_credential(plan, &credential)) {
             tracing::debug!(cause = ?InvalidationCause::Unauthorized, "credential dropped");
         }
     }
@@ -356,6 +357,7 @@ fn handle(config: &Config, upstream: &crate::config::Upstream, metrics: &Metrics
     let facts = &config.facts;
     let settings = Settings {
         upstream: upstream.name.clone(),
+        host: upstream.host.clone(),
         ttl: facts.ttl,
         max_stale: facts.max_stale,
         refused_ttl: facts.refused_ttl,

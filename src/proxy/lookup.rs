@@ -152,7 +152,8 @@ impl Ask for LookupClient {
 }
 
 fn request(server: &Peer, prefix: &str, question: &Question) -> Result<RequestHeader, String> {
-    let mut request = head_for("GET", &format!("{prefix}{}", question.target), server.authority())?;
+    let host = question.host.as_deref().unwrap_or(server.authority());
+    let mut request = head_for("GET", &format!("{prefix}{}", question.target), host)?;
     let mut set = |name: &str, value: &str| {
         request.insert_header(name.to_owned(), value.to_owned()).map(drop).map_err(|error| error.to_string())
     };

@@ -99,7 +99,16 @@ impl<'a> Check<'a> {
         let Some(caller) = caller else { return Err(self.faults.or(()).err().unwrap_or_default()) };
         let name = raw.provider.into_inner();
         self.faults.or(Provider {
-            plan: Arc::new(Plan { provider: name.clone(), digest, caller, tables, facts, rate_limit_reset, answers }),
+            plan: Arc::new(Plan {
+                provider: name.clone(),
+                digest,
+                caller,
+                tables,
+                facts,
+                rate_limit_reset,
+                answers,
+                host_received: raw.host == raw::HostHeader::Received,
+            }),
             name,
             namespace: raw.namespace.into_inner(),
             summary: raw.summary,
@@ -446,11 +455,11 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The digest of what decides how facts are looked up: `caller`, `table`, `fact`, `answers`.
+    /// The digest of what decides how facts are looked up: `caller`, `table`, `fact`, `answers`, `host`.
     fn lookup_digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         if let Ok(toml::Value::Table(table)) = toml::from_str::<toml::Value>(self.text) {
-            for key in ["provider", "caller", "table", "fact", "answers"] {
+            for key in ["provider", "caller", "table", "fact", "answers", "host"] {
                 let part = table.get(key).map(ToString::to_string).unwrap_or_default();
                 hash.update(part.len().to_be_bytes());
                 hash.update(part);

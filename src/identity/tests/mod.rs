@@ -118,6 +118,7 @@ pub(super) fn bearer(token: &str) -> Credential {
 pub(super) fn settings() -> Settings {
     Settings {
         upstream: "http://127.0.0.1:3000".into(),
+        host: None,
         ttl: Duration::from_secs(30),
         max_stale: Duration::ZERO,
         refused_ttl: Duration::from_secs(5),
@@ -299,5 +300,6 @@ pub(super) fn rooms_plan() -> Arc<Plan> {
             error: Some("/errorCode".parse().unwrap()),
             no_route: Some(("/error".parse().unwrap(), vec!["Invalid URL".into()])),
         },
+        host_received: true,
     })
 }

@@ -3,5 +3,6 @@
 mod absent;
 mod access;
 mod believed;
+mod hosts;
 mod routes;
 mod stated;

@@ -37,6 +37,7 @@ async fn fact(name: &str, answers: &[(&'static str, u16, Value)]) -> Result<Arc<
     let answers = answers.iter().map(|(end, status, body)| (*end, (*status, body.clone()))).collect();
     let settings = Settings {
         upstream: "http://homeserver".into(),
+        host: None,
         ttl: Duration::from_secs(30),
         max_stale: Duration::ZERO,
         refused_ttl: Duration::from_secs(5),
