@@ -87,7 +87,6 @@ impl Trail {
             id: ulid::Ulid::from_datetime(began.time.into()).to_string(),
             began,
             host: site.host(raw.host).map(Arc::from),
-            site,
             door: Door::None,
             method: method(raw.method).unwrap_or_else(|| shown(brief(raw.method).as_bytes(), LONGEST_SHOWN).into()),
             target: shown::target(raw.target, &site, action),

@@ -152,7 +152,7 @@ async fn a_record_has_the_keys_and_types_of_the_contract_in_its_order() {
         "action": { "name": "rooms.roles" }, "resource": { "type": "Room", "id": BOARDROOM },
         "context": {
             "params": { "rid": BOARDROOM }, "client": "203.0.113.7",
-            "room": { "member": true, "roles": ["owner"], "kind": "" },
+            "room": { "invited": false, "kind": "p", "member": true, "roles": ["owner"], "access": false },
         },
         "decision": "permit", "enforced": true, "reason": null, "policies": ["rooms-roles-member"],
         "policy_revision": status["policy_revision"],

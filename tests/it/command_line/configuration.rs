@@ -135,7 +135,7 @@ fn a_filter_that_names_no_case_is_a_failure_that_names_those_that_are_close() {
     let folder = tempfile::tempdir().unwrap();
     let there = folder.path();
     let none = run(there, &["test", "--filter", "zzz"], 1);
-    assert!(none.err.contains("none of 72 cases has a name that contains `zzz`"), "{}", none.err);
+    assert!(none.err.contains("none of 80 cases has a name that contains `zzz`"), "{}", none.err);
     assert_eq!(none.out, "");
     let near = run(there, &["test", "--filter", "outsidre"], 1).err;
     assert!(near.contains("hint: did you mean `") && near.contains("outsider"), "{near}");

@@ -56,12 +56,13 @@ async fn an_invitation_is_no_membership_even_where_the_server_shows_the_room() {
     assert_eq!(doors(&gate, BOARDROOM, "eve").await, (403, 403, vec![]));
     let shown = json!({"room": {"_id": BOARDROOM, "t": "p"}, "success": true}).to_string();
     gate.sample.behave(INFO, rolegate::demo::Behaviour::json(200, shown));
-    gate.sample.with(|world| world.workspace.invite(EVE, "discussion00000003"));
+    gate.sample.with(|world| {
+        world.workspace.open("discussion00000003", RoomKind::Private, None);
+        world.workspace.invite(EVE, "discussion00000003");
+    });
     assert_eq!(doors(&gate, "discussion00000003", "eve").await, (403, 403, vec![]));
     let room = gate.last_decision()["context"]["room"].clone();
     assert_eq!((&room["invited"], &room["member"], &room["access"]), (&json!(true), &json!(false), &json!(false)), "{room}");
-    gate.sample.calm();
-    gate.sample.with(|world| world.workspace.join(EVE, "discussion00000003", &[]));
     assert_eq!(gate.sample.count("/api/v1/rooms.roles"), 0, "nothing that was refused arrived");
 }
 

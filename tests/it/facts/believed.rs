@@ -61,7 +61,7 @@ async fn a_caller_without_roles_is_one_with_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_odd_row_of_a_table_costs_that_row() {
     let gate = Gate::rocketchat().await;
-    let rows = json!([{"_id": "old", "name": "old"}, {"_id": "admin", "scope": "Users"}, {"_id": "odd", "scope": 7}, "x"]);
+    let rows = json!([{"_id": "old", "name": "old"}, {"_id": "admin", "scope": "Users"}, {"_id": "odd", "scope": {}}, "x"]);
     gate.sample.behave(ROLES, Behaviour::json(200, json!({"roles": rows, "success": true}).to_string()));
     let rows = json!([{"_id": "odd"}, {"roles": ["user"]}, {"_id": "access-permissions", "roles": ["user"]}]);
     let told = json!({"update": rows, "remove": [], "success": true}).to_string();
