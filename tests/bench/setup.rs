@@ -120,6 +120,7 @@ impl Bench {
 fn settings_of_lookups() -> Settings {
     Settings {
         upstream: "upstream".into(),
+        host: None,
         ttl: Duration::from_secs(86_400),
         max_stale: Duration::from_secs(86_400),
         refused_ttl: Duration::from_secs(5),

@@ -185,11 +185,7 @@ fn explain_tells_who_decided_what_is_sent_or_what_the_client_would_be_told() {
     };
     let permit = explain(&["--subject", MEMBER, "--facts", r#"{"room":{"member":true}}"#, "GET /api/v1/rooms.roles?rid=abc&"], 0);
     assert!(permit.out.starts_with("permit rooms.roles\n"), "{}", permit.out);
-    for told in [
-        &format!("by    {}", line("rooms-roles-member")),
-        "\"member\":true",
-        "sends GET /api/v1/rooms.roles?rid=abc\n",
-    ] {
+    for told in [&format!("by    {}", line("rooms-roles-member")), "\"member\":true", "sends GET /api/v1/rooms.roles?rid=abc\n"] {
         assert!(permit.out.contains(told), "nothing tells `{told}`:\n{}", permit.out);
     }
     let deny = explain(&["--subject", MEMBER, ROOM], 6);

@@ -203,7 +203,7 @@ fn two_cases_with_one_name_are_a_fault_that_names_both_lines() {
 }
 
 /// Where the names of a case file stand: keys, roles, permissions, facts, values of facts, tables and policies. Ids, the names
-/// of people and of cases, and the texts of facts are free.
+/// of people and of cases, and the texts of facts and tables are free.
 fn names(cases: &str) -> Vec<std::ops::Range<usize>> {
     let word = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     let mut names = Vec::new();
@@ -215,7 +215,8 @@ fn names(cases: &str) -> Vec<std::ops::Range<usize>> {
             let quoted = line[from..].starts_with('"');
             let begin = from + usize::from(quoted);
             let end = begin + line[begin..].find(|letter| if quoted { letter == '"' } else { !word(letter) }).unwrap();
-            let open = [" id = ", " name = "].iter().any(|key| line[..from].ends_with(key)) || line.starts_with("facts");
+            let open = [" id = ", " name = "].iter().any(|key| line[..from].ends_with(key))
+                || ["facts", "table"].iter().any(|key| line.starts_with(key));
             if !(quoted && open) {
                 names.push(offset + begin..offset + end);
             }
