@@ -9,6 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::output;
 use super::{Exit, command};
+use crate::model::escape::is_unseen;
 use crate::rules::provider::nearest;
 
 /// What `init` calls the configuration that it writes.
@@ -49,7 +50,14 @@ fn missing(path: &Path, error: &impl Display) -> String {
 
 /// Tells what is wrong with the command line, or prints the help or the version that was asked for.
 pub(super) fn refused(error: &clap::Error) -> Exit {
-    let printed = error.print();
+    // An argument may be somebody else's text, too. What it would do to a terminal is told without colours.
+    let odd = std::env::args_os().skip(1).any(|given| given.to_string_lossy().contains(is_unseen));
+    let printed = if error.use_stderr() && odd {
+        output::error(error.render().to_string().trim_end());
+        Ok(())
+    } else {
+        error.print()
+    };
     if !error.use_stderr() {
         output::printed(printed);
         return output::end(Exit::Good);

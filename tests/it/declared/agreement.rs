@@ -245,3 +245,24 @@ fn the_verb_is_told_of_header_fields() {
         Program::new(&["explain", "--provider", "rocketchat", "GET /api/v1/users.info?username=\u{9b}1A\nforged: permit"]).run();
     assert!(human.out.lines().all(|line| !line.contains(is_unseen) && !line.starts_with("forged")), "{}", human.out);
 }
+
+#[test]
+fn whatever_a_verb_prints_goes_through_the_one_place_that_escapes() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli");
+    let mut files = 0;
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        files += 1;
+        if path.file_name().is_some_and(|name| name == "output.rs") {
+            continue;
+        }
+        for direct in ["print!(", "println!(", "eprint!(", "eprintln!(", "stdout()", "stderr()"] {
+            let used = text.lines().find(|line| line.contains(direct) && !line.contains("Paint::stdout()"));
+            assert_eq!(used, None, "{}: prints past `output`", path.display());
+        }
+    }
+    assert!(files > 10, "only {files} files");
+    let odd = Program::new(&["explain", "--subject", "\u{1b}[2J\u{9b}2J\u{202e}", "GET /home"]).run();
+    assert_eq!(odd.code, 2);
+    assert!(odd.err.contains("\\u009b2J\\u202e") && !odd.err.replace('\n', "").contains(is_unseen), "{}", odd.err);
+}

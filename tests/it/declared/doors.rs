@@ -192,6 +192,18 @@ async fn closed_methods_are_closed_at_both_tunnels_however_the_body_comes() {
 }
 
 #[test]
+fn what_would_make_a_tunnel_or_show_a_credential_is_refused_wherever_it_leads() {
+    let ruleset = Ruleset::load(&Sources::built_in(), &[]).unwrap();
+    for rules in ruleset.providers() {
+        for (method, target) in [("CONNECT", "chat.example.org:443"), ("CONNECT", "/websocket"), ("TRACE", "/home")] {
+            let evaluation = rehearse::evaluate(rules, method, target, &Known::default());
+            let Evaluation::Denial(denial) = evaluation else { panic!("{method} {target} passes") };
+            assert_eq!(denial.reason().as_str(), "framing_invalid", "{method} {target}");
+        }
+    }
+}
+
+#[test]
 fn every_known_route_of_the_shipped_files_can_be_closed_wherever_it_lies() {
     let mut sources = Sources::built_in();
     for file in sources.files.iter_mut().filter(|file| file.name == "provider.toml") {
