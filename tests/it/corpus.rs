@@ -3,8 +3,7 @@
 //! Each file of `tests/corpus` is one connection's bytes below a few lines that begin with `# `: its class, its origin, and
 //! what must become of it:
 //!
-//! - `refused [reason]`: nothing reaches the upstream, and a record or a count says why; `refused broken_body` is what went on
-//!   to an open route and broke off within its body, which the count of answered requests shows;
+//! - `refused [reason]`: nothing reaches the upstream, and a record or a count says why;
 //! - `guarded`: it is judged, and eve, who sends it, has no permit;
 //! - `passes`: it reaches the upstream, and is no guarded action there by any reading;
 //! - `permitted`: a control by somebody who may, so that a guarded answer can be seen at all.
@@ -143,8 +142,8 @@ pub struct Replay {
     pub gate: Gate,
     pub upstream: Lenient,
     records: usize,
-    /// What was rejected before any verdict, and what was answered with 400.
-    counts: (f64, f64),
+    /// How many were rejected before any verdict.
+    rejected: f64,
     seen: usize,
 }
 
@@ -160,16 +159,13 @@ impl Replay {
             }),
         };
         let builder = builder.with(|config| config.listen.fast_path = fast_path);
-        Self { gate: builder.start(), upstream, records: 0, counts: (0.0, 0.0), seen: 0 }
+        Self { gate: builder.start(), upstream, records: 0, rejected: 0.0, seen: 0 }
     }
 
-    async fn counts(&self) -> (f64, f64) {
+    async fn rejected(&self) -> f64 {
         let page = self.gate.admin_get("/metrics").await.text();
-        let sum = |of: &dyn Fn(&str) -> bool| -> f64 {
-            page.lines().filter(|line| of(line)).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
-        };
-        let answered = |line: &str| line.starts_with("rolegate_requests_total") && line.contains("code=\"400\"");
-        (sum(&|line| line.starts_with("rolegate_rejected_total")), sum(&answered))
+        let counts = page.lines().filter(|line| line.starts_with("rolegate_rejected_total"));
+        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// What is wrong with what became of `attempt`.
@@ -181,10 +177,9 @@ impl Replay {
         let seen: Vec<Seen> = self.upstream.seen().split_off(self.seen);
         self.seen += seen.len();
         let seen: Vec<Seen> = seen.into_iter().filter(|seen| !seen.line.contains(LAST)).collect();
-        let broken_body = attempt.reason.as_deref() == Some("broken_body");
-        let counts = self.counts().await;
-        let counted = if broken_body { counts.1 > self.counts.1 } else { counts.0 > self.counts.0 };
-        self.counts = counts;
+        let rejected = self.rejected().await;
+        let counted = rejected > self.rejected;
+        self.rejected = rejected;
 
         let told = || {
             let answer = answers.lines().next().unwrap_or("nothing");
@@ -206,8 +201,7 @@ impl Replay {
                     Some(expected) => reason(record) == *expected,
                     None => !reason(record).is_empty() && reason(record) != "policy_denied",
                 };
-                seen.is_empty()
-                    && (records.iter().any(right) || (records.is_empty() && counted && (attempt.reason.is_none() || broken_body)))
+                seen.is_empty() && (records.iter().any(right) || (records.is_empty() && counted && attempt.reason.is_none()))
             }
             "guarded" => {
                 seen.is_empty()
