@@ -1,5 +1,6 @@
 //! Living with the audit log: files that are moved, rotated and removed, floods of refusals, and checks of what is left.
 
+mod configured;
 mod denials;
 mod floods;
 mod foreign;
