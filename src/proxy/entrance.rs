@@ -31,6 +31,7 @@ use super::gate::{Gate, ended};
 use super::head::{self, Fields, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
 use super::stand_in::stand_in;
+use super::streams::Streams;
 use super::tls::Certificate;
 use super::wire::{self, Wire};
 use crate::metrics::RejectedCause;
@@ -183,7 +184,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         match came {
             Ok(Ok(_)) => {
                 let heard = Arc::default();
-                let fence = Fence::streams(Wire::Layered(stream), preface, Arc::clone(&heard));
+                let streams = Streams::new(self.gate.config.limits.header_bytes);
+                let fence = Fence::streams(Wire::Layered(stream), preface, Arc::clone(&heard), streams);
                 tokio::select! {
                     // First, so that what it hears comes after the PING.
                     biased;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
 use super::chunks::Chunks;
+use super::streams::Streams;
 use super::wire::Wire;
 
 /// How much of what comes after the request is kept while it is answered; beyond that the sender must wait.
@@ -29,6 +31,9 @@ const STASH: usize = 64 * 1024;
 /// its content one by one and counts on the buffer of its own listener, which it gives to no stream that others accepted.
 const GATHERED: usize = 4096;
 
+/// How much of an h2 connection is read at once.
+const PIECE: usize = 8192;
+
 /// Where the request ends.
 #[derive(Debug)]
 enum Bound {
@@ -36,8 +41,9 @@ enum Bound {
     Length(u64),
     /// Where its chunks do.
     Chunks(Chunks),
-    /// Nowhere: the engine owns the rest of the connection. Whether anything came is told.
-    Streams(Arc<AtomicBool>),
+    /// Nowhere: the engine owns the rest of the connection, of which it is shown what is made of it. Whether anything came is
+    /// told.
+    Streams(Arc<AtomicBool>, Box<Streams>),
     /// Nowhere, but once the connection became a tunnel it has an end of its own; nothing when that has come.
     Tunnel(Option<Ending>),
 }
@@ -122,11 +128,12 @@ impl Fence {
         Self::new(inner, read, Bound::Chunks(chunks), stash, handover)
     }
 
-    /// Shows everything, beginning with what was read already; `heard` is set whenever something comes.
-    pub(super) fn streams(inner: Wire, read: Vec<u8>, heard: Arc<AtomicBool>) -> Self {
+    /// Shows what `streams` makes of everything, behind the preface that was `read` already; `heard` is set whenever something
+    /// comes.
+    pub(super) fn streams(inner: Wire, read: Vec<u8>, heard: Arc<AtomicBool>, streams: Streams) -> Self {
         let handover = Arc::new(Handover::default());
         handover.see();
-        Self::new(inner, read, Bound::Streams(heard), Vec::new(), handover)
+        Self::new(inner, read, Bound::Streams(heard, Box::new(streams)), Vec::new(), handover)
     }
 
     /// Shows everything, beginning with what was read already, until `ending`: for the engine that is the client's leaving, on
@@ -143,7 +150,7 @@ impl Fence {
     /// sent to its end; where the engine owns the connection it gives it back only when it read the request to its end and not
     /// beyond.
     pub(super) fn into_parts(self) -> Option<(Wire, Vec<u8>)> {
-        let ended = matches!(self.bound, Bound::Streams(_) | Bound::Tunnel(_)) || self.is_done();
+        let ended = matches!(self.bound, Bound::Streams(..) | Bound::Tunnel(_)) || self.is_done();
         let whole = self.shown == self.prefix.len() && ended && self.inner.buffer().is_empty();
         whole.then(|| (self.inner.into_inner(), self.stash))
     }
@@ -160,7 +167,7 @@ impl Fence {
         match &self.bound {
             Bound::Length(remaining) => *remaining == 0,
             Bound::Chunks(chunks) => chunks.is_done(),
-            Bound::Streams(_) | Bound::Tunnel(_) => false,
+            Bound::Streams(..) | Bound::Tunnel(_) => false,
         }
     }
 
@@ -192,6 +199,35 @@ impl Fence {
         written
     }
 
+    /// Shows what is left of what was read already, if anything is.
+    fn show(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let rest = self.prefix.get(self.shown..).unwrap_or_default();
+        let part = rest.get(..rest.len().min(buffer.remaining())).unwrap_or_default();
+        buffer.put_slice(part);
+        self.shown += part.len();
+        !rest.is_empty()
+    }
+
+    /// Reads until there is something to be shown of it, or the end.
+    fn poll_streams(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut space = [const { MaybeUninit::uninit() }; PIECE];
+        while let Bound::Streams(heard, streams) = &mut self.bound {
+            let mut came = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(self.inner.get_mut()).poll_read(cx, &mut came))?;
+            heard.store(true, Ordering::Release);
+            if came.filled().is_empty() {
+                break;
+            }
+            self.prefix.clear();
+            self.shown = 0;
+            streams.take(came.filled(), &mut self.prefix);
+            if self.show(buffer) {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads beyond the request: what comes is kept, and only the end is told.
     fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.stash.len() < STASH {
@@ -208,10 +244,7 @@ impl Fence {
 impl AsyncRead for Fence {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if let Some(rest) = this.prefix.get(this.shown..).filter(|rest| !rest.is_empty()) {
-            let part = rest.get(..rest.len().min(buffer.remaining())).unwrap_or_default();
-            buffer.put_slice(part);
-            this.shown += part.len();
+        if this.show(buffer) {
             return Poll::Ready(Ok(()));
         }
         if this.is_done() {
@@ -223,11 +256,7 @@ impl AsyncRead for Fence {
         let most = match &this.bound {
             Bound::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX).min(buffer.remaining()),
             Bound::Chunks(_) => buffer.remaining(),
-            Bound::Streams(heard) => {
-                let read = ready!(Pin::new(this.inner.get_mut()).poll_read(cx, buffer));
-                heard.store(true, Ordering::Release);
-                return Poll::Ready(read);
-            }
+            Bound::Streams(..) => return this.poll_streams(cx, buffer),
             Bound::Tunnel(_) => return Pin::new(this.inner.get_mut()).poll_read(cx, buffer),
         };
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
@@ -246,7 +275,7 @@ impl AsyncRead for Fence {
                 this.stash.extend_from_slice(part.filled().get(content..).unwrap_or_default());
                 content
             }
-            Bound::Streams(_) | Bound::Tunnel(_) => part.filled().len(),
+            Bound::Streams(..) | Bound::Tunnel(_) => part.filled().len(),
         };
         buffer.advance(count);
         Poll::Ready(Ok(()))

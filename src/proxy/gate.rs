@@ -22,8 +22,9 @@ use crate::config::Config;
 use crate::identity::{Identity, Settings};
 use crate::metrics::{InvalidationCause, Metrics};
 use crate::model::{Credential, Door, RawRequest, Reason};
-use crate::pipeline::{self, Admission, Moment, Permit, Pipeline, Site};
+use crate::pipeline::{self, Admission, Moment, Permit, Pipeline, Refused, Site};
 use crate::reload::Current;
+use crate::rules::refusal::Refusal;
 use crate::traces::{Ended, Trace, Traces, Walked};
 
 /// How often connections are looked through that were kept too long.
@@ -314,6 +315,12 @@ pub fn tell_of_restart(files: &[PathBuf]) {
     for file in files {
         tracing::warn!(file = %file.display(), "{} differs from what runs; restart to use it", file.display());
     }
+}
+
+/// No upstream at all: a configuration that the checks do not let through.
+pub(super) fn nothing_served() -> Admission {
+    let refusal = Refusal { status: 500, body: "{}".to_owned(), headers: Vec::new() };
+    Admission::Refused(Refused { id: String::new(), door: Door::None, action: "none".into(), reason: Reason::Internal, refusal })
 }
 
 /// What is known of a request for `site` at its end.

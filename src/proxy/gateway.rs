@@ -18,15 +18,15 @@ use super::convert;
 use super::entrance::{BROKEN_CHUNKS, Handed};
 use super::errors::Told;
 use super::fence::Handover;
-use super::gate::{Gate, Underway};
+use super::gate::{Gate, Underway, nothing_served};
 use super::peer::{Connector, failure};
 use super::relay::REQUEST_ID;
 use super::stand_in::Restoring;
+use super::streams;
 use crate::audit::Recorded;
 use crate::metrics::{self, Labels, RejectedCause, UpstreamError};
 use crate::model::{Body, Door, Mode, Reason};
 use crate::pipeline::{self, Admission, Moment, Open, Outcome, Permit, Refused, Site};
-use crate::rules::refusal::Refusal;
 use crate::traces::{Ended, Trace, Walked};
 
 /// The first of the pools of one connection each, which no other request finds.
@@ -66,6 +66,8 @@ pub(super) struct Exchange {
     target: Option<Vec<u8>>,
     /// What the engine was shown instead of it.
     shown: Option<Vec<u8>>,
+    /// Why the entrance would not have an h2 head.
+    refused: Option<String>,
     /// What the entrance tells of the request meanwhile, where it does.
     handover: Option<Arc<Handover>>,
     /// Whether the upstream is asked to speak WebSocket.
@@ -124,10 +126,16 @@ impl Gateway {
         let host = convert::addressed(&raw, session.req_header().version);
         let (index, site) = match self.gate.serving(host) {
             Ok(served) => served,
-            Err((reason, why)) => return refuse(first, reason, why),
+            Err((reason, why)) => {
+                let told = exchange.refused.as_deref();
+                return refuse(first, told.map_or(reason, |_| Reason::FramingInvalid), told.unwrap_or(why));
+            }
         };
         exchange.index = index;
         exchange.site = Some(site.clone());
+        if let Some(why) = exchange.refused.take() {
+            return refuse(site, Reason::FramingInvalid, &why);
+        }
         if exchange.is_broken() {
             return refuse(site, Reason::FramingInvalid, BROKEN_CHUNKS);
         }
@@ -198,12 +206,6 @@ impl Gateway {
     }
 }
 
-/// No upstream at all: a configuration that the checks do not let through.
-fn nothing_served() -> Admission {
-    let refusal = Refusal { status: 500, body: "{}".to_owned(), headers: Vec::new() };
-    Admission::Refused(Refused { id: String::new(), door: Door::None, action: "none".into(), reason: Reason::Internal, refusal })
-}
-
 #[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = Exchange;
@@ -224,6 +226,7 @@ impl ProxyHttp for Gateway {
             tunnel: None,
             target: None,
             shown: None,
+            refused: None,
             handover: None,
             upgrade: false,
             inspected: false,
@@ -246,7 +249,12 @@ impl ProxyHttp for Gateway {
         let peer = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         match session.req_header().version {
-            http::Version::HTTP_2 => convert::join_cookies(session.req_header_mut())?,
+            http::Version::HTTP_2 => {
+                let head = session.req_header_mut();
+                convert::join_cookies(head)?;
+                (exchange.target, exchange.refused) = streams::brought(head);
+                exchange.shown = exchange.target.as_ref().map(|_| head.raw_path().to_vec());
+            }
             // It knows no interim answers (RFC 9110 §15.2).
             http::Version::HTTP_10 => session.as_downstream_mut().set_ignore_info_resp(true),
             _ => {}

@@ -333,6 +333,11 @@ fn is_port(port: &[u8]) -> bool {
     digits.is_empty() || decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX))
 }
 
+/// Whether a request line can hold `target`: text without spaces and control characters, as it is read here.
+pub(super) fn is_target(target: &[u8]) -> bool {
+    str::from_utf8(target).is_ok() && !target.iter().any(|byte| byte.is_ascii_control() || *byte == b' ')
+}
+
 /// Digits and nothing else: `+5`, `5,5` and ` 5` are lengths to one server and not to the next.
 fn decimal(text: &[u8]) -> Option<u64> {
     let plain = !text.is_empty() && text.iter().all(u8::is_ascii_digit);

@@ -32,7 +32,7 @@ const REFUSED: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>').add(b'
 
 /// What the engine is shown instead of `target`; nothing where it takes the target itself.
 pub(super) fn stand_in(target: &[u8]) -> Option<Vec<u8>> {
-    let odd = target.iter().any(|byte| matches!(byte, b'"' | b'<' | b'>' | b'`'));
+    let odd = target.iter().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'"' | b'<' | b'>' | b'`'));
     let refused = odd && PathAndQuery::try_from(target).is_err();
     refused.then(|| percent_encode(target, REFUSED).collect::<String>().into_bytes())
 }

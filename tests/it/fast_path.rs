@@ -80,6 +80,8 @@ pub fn requests() -> Vec<Request> {
             format!("/api/v1/users.info?userId={CAROL}&includeUserRooms=true"),
             "/api/v1/users.info?username=nobody".to_owned(),
             format!("{ROLES}?rid=a&rid=b"),
+            format!("/api/v1/users.info?userId={CAROL}&fields={{\"userRooms\":1}}"),
+            "/api/v1/users.info?username=<bob>`".to_owned(),
             format!("{ROLES}?rid[]=a"),
             ROLES.to_owned(),
             format!("{ROLES}?rid=%zz"),
@@ -269,7 +271,7 @@ fn spoilt(host: &str, edits: &[(u8, u16, u8)]) -> Vec<u8> {
         let index = usize::from(*place) % lines.len();
         let other = usize::from(*byte) % lines.len();
         let at = usize::from(*byte) % (lines[index].len() + 1);
-        let strange = b"\t :;,%/.?#&=@\\\"\x00\x7f\xff{[";
+        let strange = b"<>`\t :;,%/.?#&=@\\\"\x00\x7f\xff{[";
         match kind % 8 {
             0 if lines.len() > 1 => drop(lines.remove(index)),
             1 => lines.insert(index, lines[other].clone()),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod chunks;
+mod h2;
 mod heads;
 mod hosts;
 mod ids;

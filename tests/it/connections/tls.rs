@@ -50,6 +50,7 @@ async fn verdicts_are_the_same_over_http_1_1_and_h2() {
     for (round, (client, version)) in clients.iter().enumerate() {
         let permitted = get(client, &gate, &target, "carol").await.unwrap();
         assert_eq!((permitted.status().as_u16(), permitted.version()), (200, *version));
+        assert_eq!(permitted.headers()["x-request-id"], gate.last_decision()["id"].as_str().unwrap());
         let seen = gate.sample.seen().into_iter().rfind(|seen| seen.path == "/api/v1/rooms.roles").unwrap();
         assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
         assert_eq!(seen.header("x-request-id"), gate.last_decision()["id"].as_str());
