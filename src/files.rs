@@ -39,8 +39,16 @@ pub fn text(path: &Path, most: u64) -> io::Result<String> {
 /// # Errors
 /// It is longer, is not UTF-8, or cannot be read; the text says which.
 pub fn argument(path: &Path, most: u64) -> io::Result<String> {
+    utf8(argument_bytes(path, most)?)
+}
+
+/// The same, whatever its encoding.
+///
+/// # Errors
+/// It is longer, or cannot be read; the text says which.
+pub fn argument_bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let kind = fs::metadata(path)?.file_type();
-    if kind.is_fifo() || kind.is_char_device() { utf8(whole(File::open(path)?, most)?) } else { text(path, most) }
+    if kind.is_fifo() || kind.is_char_device() { whole(File::open(path)?, most) } else { bytes(path, most) }
 }
 
 fn regular(metadata: &fs::Metadata) -> io::Result<()> {

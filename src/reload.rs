@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::{AuditLog, Event};
-use crate::config::{Config, ReloadBy, Upstream};
+use crate::config::{Config, Places, ReloadBy, Upstream, unknown_providers};
 use crate::metrics::{Metrics, RecordKind};
 use crate::model::{Fault, Faults, Place};
 use crate::pipeline::{Site, rehearse};
@@ -48,6 +48,7 @@ pub struct Current {
     by: ReloadBy,
     upstreams: Vec<Arc<Upstream>>,
     networks: Arc<[(String, Vec<IpNet>)]>,
+    places: Places,
     status: Mutex<Status>,
     /// One reload at a time; the last to begin reads the newest files.
     turn: Mutex<()>,
@@ -89,8 +90,9 @@ impl Current {
         let upstreams: Vec<Arc<Upstream>> = config.upstreams.iter().cloned().map(Arc::new).collect();
         let networks: Arc<[(String, Vec<IpNet>)]> = config.networks.clone().into();
         let folder = config.policies.directory.clone();
-        let sources = read(folder.as_deref())?;
-        let live = live(&sources, &upstreams, &networks)?;
+        let places = config.places.clone();
+        let sources = read(folder.as_deref(), &places)?;
+        let live = live(&sources, &upstreams, &networks, &places)?;
         metrics.policy(&live.revision);
         metrics.policy_matches_disk(true);
         metrics.reload(Some(seconds(Timestamp::now())));
@@ -100,6 +102,7 @@ impl Current {
             by: config.policies.reload,
             upstreams,
             networks,
+            places,
             status: Mutex::new(Status { time: Timestamp::now().to_string(), succeeded: true, error: None }),
             turn: Mutex::new(()),
             asked: watch::Sender::new(0),
@@ -134,11 +137,11 @@ impl Current {
     pub fn reload(&self, audit: &AuditLog) -> Result<Reloaded, Faults> {
         let _turn = self.turn.lock();
         let before = self.live().revision.clone();
-        let outcome = read(self.folder.as_deref()).and_then(|sources| {
+        let outcome = read(self.folder.as_deref(), &self.places).and_then(|sources| {
             if sources.revision == before {
                 return Ok(Reloaded::Same);
             }
-            let live = survived(|| live(&sources, &self.upstreams, &self.networks))?;
+            let live = survived(|| live(&sources, &self.upstreams, &self.networks, &self.places))?;
             self.live.store(Arc::new(live));
             Ok(Reloaded::Swapped)
         });
@@ -226,7 +229,7 @@ impl Current {
     /// Compares the folder with what runs, and reloads when that is wanted. Gives back the state of the folder that was
     /// refused, so that the same fault is not told every time.
     fn look(&self, audit: &AuditLog, told: bool, by_watch: bool, refused: Option<String>) -> Option<String> {
-        let found = match read(self.folder.as_deref()) {
+        let found = match read(self.folder.as_deref(), &self.places) {
             Ok(sources) => sources.revision,
             Err(faults) => faults.to_string(),
         };
@@ -263,8 +266,8 @@ impl Current {
     }
 }
 
-fn read(folder: Option<&Path>) -> Result<Sources, Faults> {
-    folder.map_or_else(|| Ok(Sources::built_in()), Sources::folder)
+fn read(folder: Option<&Path>, places: &Places) -> Result<Sources, Faults> {
+    folder.map_or_else(|| Ok(Sources::built_in()), |folder| Sources::named(folder, &places.of_key("policies.directory")))
 }
 
 /// A fault in place of a panic, so that a set that the compiler cannot bear is refused like any other, and told once.
@@ -273,23 +276,22 @@ fn survived<T>(compile: impl FnOnce() -> Result<T, Faults>) -> Result<T, Faults>
     catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| Err(broke_off(panic)))
 }
 
-fn live(sources: &Sources, upstreams: &[Arc<Upstream>], networks: &Arc<[(String, Vec<IpNet>)]>) -> Result<Live, Faults> {
+fn live(
+    sources: &Sources,
+    upstreams: &[Arc<Upstream>],
+    networks: &Arc<[(String, Vec<IpNet>)]>,
+    places: &Places,
+) -> Result<Live, Faults> {
     let names: Vec<String> = networks.iter().map(|(name, _)| name.clone()).collect();
     let ruleset = Ruleset::load(sources, &names)?;
     rehearse::failing(&ruleset).or(())?;
-    let mut faults = Faults::default();
-    let mut sites = Vec::new();
-    for upstream in upstreams {
-        match ruleset.provider(&upstream.provider) {
-            Some(rules) => sites.push(Site::new(Arc::clone(upstream), Arc::clone(rules), Arc::clone(networks))),
-            None => {
-                let message = format!("no provider `{}`, which the upstream `{}` is of", upstream.provider, upstream.name);
-                let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
-                faults.push(Fault::new(Place::file("policies"), message).hint(format!("there are {}", known.join(", "))));
-            }
-        }
-    }
-    faults.or(Live { revision: ruleset.revision.clone(), sites })
+    let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
+    unknown_providers(upstreams.iter().map(AsRef::as_ref), places, &known).or(())?;
+    let site = |upstream: &Arc<Upstream>| {
+        let rules = ruleset.provider(&upstream.provider)?;
+        Some(Site::new(Arc::clone(upstream), Arc::clone(rules), Arc::clone(networks)))
+    };
+    Ok(Live { revision: ruleset.revision.clone(), sites: upstreams.iter().filter_map(site).collect() })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a float holds every second of the next millions of years")]

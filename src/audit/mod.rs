@@ -117,6 +117,15 @@ impl OnFailure {
     }
 }
 
+/// Whether the file at `path` ends so that the chain of a log could go on there. Nothing of it is changed.
+///
+/// # Errors
+/// It cannot be read, or ends with something else than a record or its beginning.
+pub fn continues(path: &std::path::Path) -> Result<(), OpenError> {
+    let file = std::fs::File::open(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    tail::Tail::read(&file, path).map(drop)
+}
+
 /// Why the log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -1,14 +1,16 @@
 //! `rolegate check`: validates configuration and policies and tells every fault.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde_json::json;
 
 use super::output::{self, Format};
 use super::{Exit, given, invalid, online};
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, unknown_providers};
 use crate::model::{Fault, Faults, Place};
 use crate::pipeline::rehearse;
+use crate::rules::{Ruleset, Sources};
 
 /// Validate the configuration and the policies
 #[derive(Debug, clap::Args)]
@@ -31,20 +33,20 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Exit {
     let mut faults = Faults::default();
+    let mut notes = Vec::new();
     let mut networks = Vec::new();
-    let mut folder = args.policies.clone();
-    let mut upstreams = Vec::new();
-    let mut loaded = None;
+    let mut folder = args.policies.clone().map(|folder| (folder, Place::file("--policies")));
+    let mut checked = None;
     if let Some(path) = &args.config {
         match Config::load(Some(path), &Flags { policies: args.policies.clone(), ..Flags::default() }) {
             Ok(config) => {
                 networks = config.network_names();
-                folder.clone_from(&config.policies.directory);
-                for why in crate::proxy::unusable_files(&config) {
-                    faults.push(Fault::new(Place::file(path.display().to_string()), why));
-                }
-                upstreams.clone_from(&config.upstreams);
-                loaded = Some(config);
+                folder = config.policies.directory.clone().map(|folder| (folder, config.places.of_key("policies.directory")));
+                let (unusable, ending) = crate::proxy::look_at_files(&config, SystemTime::now());
+                faults.extend(unusable);
+                faults.0.extend(config.unwritable_log());
+                notes.extend(config.notes.iter().cloned().chain(ending));
+                checked = Some(config);
             }
             Err(found) => {
                 faults.extend(found);
@@ -54,7 +56,8 @@ pub(super) fn run(args: &Args) -> Exit {
             }
         }
     }
-    let ruleset = match super::load(folder.as_deref(), &networks) {
+    let sources = folder.map_or_else(|| Ok(Sources::built_in()), |(folder, place)| Sources::named(&folder, &place));
+    let ruleset = match sources.and_then(|sources| Ruleset::load(&sources, &networks)) {
         Ok(ruleset) => Some(ruleset),
         Err(found) => {
             faults.extend(found);
@@ -64,11 +67,12 @@ pub(super) fn run(args: &Args) -> Exit {
     let mut untried = Vec::new();
     if let Some(ruleset) = &ruleset {
         faults.extend(rehearse::failing(ruleset));
-        for upstream in upstreams.iter().filter(|upstream| ruleset.provider(&upstream.provider).is_none()) {
-            let message = format!("no provider `{}`, which the upstream `{}` is of", upstream.provider, upstream.name);
-            let file = args.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-            faults.push(Fault::new(Place::file(file), message));
+        if let Some(config) = &checked {
+            let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
+            faults.extend(unknown_providers(config.upstreams.iter(), &config.places, &known));
+            notes.extend(prefixed_spaces(config, ruleset));
         }
+        notes.extend(ruleset.providers().flat_map(|rules| rules.notes.iter().cloned()));
         untried = ruleset.providers().flat_map(|rules| rehearse::rehearse(rules, "").untried).collect();
     }
     let ruleset = match faults.or(ruleset) {
@@ -79,7 +83,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let actions: usize = ruleset.providers().map(|rules| rules.provider.actions.len()).sum();
     let policies: usize = ruleset.providers().map(|rules| rules.engine.policies().count()).sum();
     let cases: usize = ruleset.providers().map(|rules| rules.cases.len()).sum();
-    let reports = match loaded.filter(|_| args.online).map(|config| online::ask(&config, &ruleset)) {
+    let reports = match checked.filter(|_| args.online).map(|config| online::ask(&config, &ruleset)) {
         None => None,
         Some(Ok(reports)) => Some(reports),
         Some(Err(why)) => {
@@ -93,6 +97,9 @@ pub(super) fn run(args: &Args) -> Exit {
                 "no faults: {actions} actions, {policies} policies, {cases} cases; revision {}",
                 ruleset.revision
             ));
+            for note in notes {
+                format!("note: {note}").lines().for_each(output::line);
+            }
             for policy in untried {
                 output::line(&format!("note: no case makes {policy} decide"));
             }
@@ -102,8 +109,31 @@ pub(super) fn run(args: &Args) -> Exit {
         }
         Format::Json => output::json(&json!({
             "valid": true, "faults": [], "actions": actions, "policies": policies, "cases": cases,
-            "untried": untried, "revision": ruleset.revision, "online": reports.as_deref().map(online::as_json),
+            "untried": untried, "notes": output::faults(&Faults(notes)), "revision": ruleset.revision,
+            "online": reports.as_deref().map(online::as_json),
         })),
     }
     if reports.is_none_or(|reports| online::all_good(&reports)) { Exit::Good } else { Exit::Failed }
+}
+
+/// Upstreams whose path prefix ends in what their provider guards: nothing would be found below it.
+fn prefixed_spaces(config: &Config, ruleset: &Ruleset) -> Vec<Fault> {
+    let mut notes = Vec::new();
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        let guarded = ruleset.provider(&upstream.provider).into_iter().flat_map(|rules| &rules.provider.guarded);
+        if let Some((space, rest)) =
+            guarded.filter_map(|space| Some((space, upstream.path_prefix.strip_suffix(space.as_str())?))).next()
+        {
+            let place = config.places.of_key(&format!("upstream.{index}.path_prefix"));
+            let message = format!(
+                "`upstream.path_prefix`: only `{}{space}` is guarded, not `{}`",
+                upstream.path_prefix, upstream.path_prefix
+            );
+            notes.push(
+                Fault::new(place, message)
+                    .hint(format!("the provider adds `{space}` itself: did you mean `path_prefix = \"{rest}\"`?")),
+            );
+        }
+    }
+    notes
 }

@@ -69,6 +69,7 @@ pub(super) fn run(args: &Args) -> Exit {
         if let Err(error) = bounded {
             tracing::warn!(%error, "a file that reaches its bound (`ulimit -f`) ends the process");
         }
+        config.notes.iter().for_each(|note| tracing::warn!("{note}"));
         match Server::bind(config) {
             Ok(server) => serve(server).await,
             Err(error) => refused(&error),
@@ -149,12 +150,12 @@ fn tell(states: &[NotifyState<'_>]) {
 
 fn refused(error: &StartError) -> Exit {
     match error {
-        StartError::Policies(faults) => invalid(faults, Format::Human),
+        StartError::Policies(faults) | StartError::Tls(faults) => invalid(faults, Format::Human),
         StartError::Audit(_) => {
             output::error(&error.to_string());
             Exit::NotWritable
         }
-        StartError::Tls(_) | StartError::Socket(_) | StartError::Traces(_) => {
+        StartError::Socket(_) | StartError::Traces(_) => {
             output::error(&error.to_string());
             Exit::Invalid
         }

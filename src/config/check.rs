@@ -1,63 +1,87 @@
 //! From a typed configuration to a checked one: every fault is found in one reading.
 
+mod agree;
+mod values;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use ipnet::IpNet;
 use toml::Spanned;
 
+use self::values::{DAY, MOMENT, collector, origin};
+use super::places::Places;
 use super::{Admin, Audit, Config, Facts, Flags, Limits, Listen, OnDisk, Origin, Policies, Traces, Upstream, raw};
 use crate::audit::{Durability, Keep, OnFailure, Sink};
-use crate::files;
 use crate::identity::LookupAddress;
-use crate::model::{Fault, Faults, Mode, Place, Secret};
+use crate::model::{Fault, Faults, Mode, Place};
 use crate::rules::Then;
-use crate::rules::provider::{nearest, toml_fault};
+use crate::rules::provider::nearest;
 
 /// The largest body that is read before it is forwarded: the proxy engine's own buffer ends there.
 const LARGEST_INSPECTED_BODY: u64 = 64 * 1024;
-
-/// The longest token file or file of service headers that is read, in bytes.
-const LARGEST_SECRET: u64 = 64 * 1024;
-
-/// The longest file of certificate authorities that is compared with what runs, in bytes.
-const LARGEST_AUTHORITY: u64 = 1024 * 1024;
+/// The largest header section: the proxy engine reads one of a mebibyte, request line and all.
+const LARGEST_HEADER: u64 = 512 * 1024;
+/// The smallest header section that a browser's cookies fit into.
+const SMALLEST_HEADER: u64 = 1024;
+/// The most fields of a header section: the proxy engine reads 256, some of which the gate adds.
+const MOST_FIELDS: usize = 200;
+/// The fewest fields of a header section that a browser's requests have.
+const FEWEST_FIELDS: usize = 10;
+/// The longest answer to a lookup: it is held in memory.
+const MOST_LOOKED_UP: u64 = 1024 * 1024 * 1024;
+/// The most threads: each has a stack, and no machine gains by more.
+const MOST_THREADS: usize = 1024;
+/// The most of anything else that is counted.
+const MOST: usize = 10_000_000;
+/// The most facts that are remembered: half a kilobyte each.
+const MOST_FACTS: u64 = 1_000_000_000;
+/// The smallest file of the audit log: a smaller one would hold few records or none.
+const SMALLEST_FILE: u64 = 1024;
+/// The greatest age of a record that somebody keeps.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// How often a name is resolved at most.
+const OFTEN: Duration = Duration::from_millis(100);
+/// The greatest age of a fact when its lookup fails.
+const STALEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(super) fn config(file: &str, text: &str, folder: Option<&Path>, flags: &Flags) -> Result<Config, Faults> {
-    let mut raw: raw::ConfigFile = toml::from_str(text).map_err(|error| Faults::from(toml_fault(file, text, &error)))?;
-    let mut check = Check { file, text, folder, faults: Faults::default(), on_disk: OnDisk::default() };
+    let (raw, faults) = crate::rules::typed_file::<raw::ConfigFile>(file, text);
+    let Some(mut raw) = raw else { return Err(faults.or(()).err().unwrap_or_default()) };
+    let mut check = Check { folder, places: Places::of(file, text), file, text, faults, on_disk: OnDisk::default() };
     let limits = check.limits(std::mem::take(&mut raw.limits));
     let listen = check.listen(&raw.listen, flags);
     let admin = check.admin(&raw.admin, flags);
     let upstreams = check.upstreams(raw.upstream, flags);
-    let networks = raw
-        .networks
-        .iter()
-        .map(|(name, nets)| {
-            if nets.get_ref().is_empty() {
-                let message = format!("the network `{name}` holds no address: no client is ever in it");
-                check.fault(nets, message, Some("list its addresses, as [\"10.0.0.0/8\"], or take the line out"));
-            }
-            (name.clone(), nets.get_ref().iter().filter_map(|net| check.network(net)).collect())
-        })
-        .collect();
-    let config = Config {
+    let mut networks = Vec::new();
+    for (name, nets) in &raw.networks {
+        if nets.get_ref().is_empty() {
+            let message = format!("the network `{name}` holds no address: no client is ever in it");
+            check.fault(nets, message, Some("list its addresses, as [\"10.0.0.0/8\"], or take the line out"));
+        }
+        networks.push((name.clone(), nets.get_ref().iter().filter_map(|net| check.network(net)).collect()));
+    }
+    let directory = raw.policies.directory.as_ref().map(|path| check.path(path));
+    if flags.policies.is_some() {
+        check.places.by_flag("policies.directory", "--policies");
+    }
+    let mut config = Config {
         listen,
         admin,
         upstreams,
-        policies: Policies {
-            directory: flags.policies.clone().or_else(|| raw.policies.directory.as_ref().map(|path| check.path(path.get_ref()))),
-            reload: raw.policies.reload.unwrap_or_default(),
-        },
+        policies: Policies { directory: flags.policies.clone().or(directory), reload: raw.policies.reload.unwrap_or_default() },
         facts: check.facts(&raw.facts),
         audit: check.audit(&raw.audit),
         limits,
         networks,
         traces: check.traces(&raw.traces),
         on_disk: std::mem::take(&mut check.on_disk),
+        places: Places::default(),
+        notes: Vec::new(),
     };
+    check.agree(&config);
+    config.notes = check.notes(&config);
+    config.places = std::mem::take(&mut check.places);
     check.faults.or(config)
 }
 
@@ -65,114 +89,38 @@ struct Check<'a> {
     file: &'a str,
     text: &'a str,
     folder: Option<&'a Path>,
+    places: Places,
     faults: Faults,
     on_disk: OnDisk,
 }
 
 impl Check<'_> {
+    /// A fault of the value `spanned`, with its key unless the message says it.
     fn fault<T>(&mut self, spanned: &Spanned<T>, message: impl Into<String>, hint: Option<&str>) {
-        let fault = Fault::new(Place::at(self.file, self.text, spanned.span().start), message);
-        self.faults.push(match hint {
-            Some(hint) => fault.hint(hint),
-            None => fault,
-        });
+        self.fault_at(Place::at(self.file, self.text, spanned.span().start), message.into(), hint);
     }
 
-    fn flag(&mut self, flag: &str, message: impl Into<String>) {
-        self.faults.push(Fault::new(Place::file(flag), message));
+    fn fault_at(&mut self, place: Place, message: String, hint: Option<&str>) {
+        let is_said = |key: &str| key.rsplit('.').next().is_some_and(|last| message.contains(&format!("`{last}")));
+        let key = self.places.key_at(&place).filter(|key| !is_said(key));
+        let message = key.map_or(message.clone(), |key| format!("`{key}`: {message}"));
+        self.faults.push(Fault { hint: hint.map(str::to_owned), ..Fault::new(place, message) });
     }
 
-    /// A path in the file counts from the file's own folder.
-    fn path(&self, path: &str) -> PathBuf {
-        self.folder.map_or_else(|| PathBuf::from(path), |folder| folder.join(path))
-    }
-
-    fn parsed<T: std::str::FromStr>(&mut self, text: &Spanned<String>, is_not: &str) -> Option<T> {
-        let parsed = text.get_ref().parse().ok();
-        if parsed.is_none() {
-            self.fault(text, format!("`{}` {is_not}", text.get_ref()), None);
-        }
-        parsed
-    }
-
-    /// A network, or the network of one address. One that no client's address is in, or that holds more than is written, is a
-    /// fault: addresses are compared as what they are, and an IPv4-mapped one is an IPv4 address.
-    fn network(&mut self, text: &Spanned<String>) -> Option<IpNet> {
-        let written = text.get_ref();
-        let address = written.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-        let net: IpNet = address.or_else(|| self.parsed(text, "is no network such as `10.0.0.0/8`, nor an address"))?;
-        let mapped = match net {
-            IpNet::V6(net) if net.prefix_len() >= 96 => net.addr().to_ipv4_mapped().zip(net.prefix_len().checked_sub(96)),
-            IpNet::V6(_) | IpNet::V4(_) => None,
-        };
-        if let Some((address, prefix)) = mapped {
-            let meant = IpNet::new(address.into(), prefix).unwrap_or(net).trunc();
-            let fault = format!("`{written}` holds no client's address: an IPv4-mapped address is compared as IPv4");
-            self.fault(text, fault, Some(&format!("write `{meant}`")));
-        } else if net != net.trunc() {
-            let fault = format!("`{written}` has bits set behind its prefix");
-            let alone = IpNet::from(net.addr());
-            self.fault(
-                text,
-                fault,
-                Some(&format!("write `{}` for the whole network, `{alone}` for the one address", net.trunc())),
-            );
-        }
-        Some(net)
-    }
-
-    fn duration(&mut self, text: Option<&Spanned<String>>, default: Duration) -> Duration {
-        let Some(text) = text else { return default };
-        match humantime::parse_duration(text.get_ref()) {
-            Ok(duration) => duration,
-            Err(_) => {
-                self.fault(
-                    text,
-                    format!("`{}` is no duration", text.get_ref()),
-                    Some("write it as \"30s\", \"500ms\" or \"5m\""),
-                );
-                default
-            }
-        }
-    }
-
-    /// A duration of which zero would mean "never" or "at once, always".
-    fn positive(&mut self, text: Option<&Spanned<String>>, default: Duration) -> Duration {
-        let duration = self.duration(text, default);
-        if duration.is_zero()
-            && let Some(text) = text
-        {
-            self.fault(text, "must be longer than 0", None);
-        }
-        duration
-    }
-
-    fn bytes(&mut self, text: Option<&Spanned<String>>, default: u64) -> u64 {
-        let Some(text) = text else { return default };
-        match text.get_ref().parse::<ByteSize>() {
-            Ok(size) if size.as_u64() > 0 => size.as_u64(),
-            _ => {
-                self.fault(text, format!("`{}` is no size", text.get_ref()), Some("write it as \"64KiB\" or \"256MiB\""));
-                default
-            }
-        }
-    }
-
-    fn count(&mut self, number: Option<&Spanned<usize>>, default: usize) -> usize {
-        let Some(number) = number else { return default };
-        if *number.get_ref() == 0 {
-            self.fault(number, "must be at least 1", None);
-        }
-        *number.get_ref()
+    fn flag(&mut self, flag: &str, message: impl Into<String>, hint: Option<&str>) {
+        self.faults.push(Fault { hint: hint.map(str::to_owned), ..Fault::new(Place::file(flag), message) });
     }
 
     fn listen(&mut self, raw: &raw::Listen, flags: &Flags) -> Listen {
         let mut addresses = Vec::new();
         match (&flags.listen, &raw.address) {
-            (Some(flag), _) => match flag.parse() {
-                Ok(address) => addresses.push(address),
-                Err(_) => self.flag("--listen", format!("`{flag}` is no address such as `127.0.0.1:8080`")),
-            },
+            (Some(flag), _) => {
+                self.places.by_flag("listen.address", "--listen");
+                match self.address(flag, 8080) {
+                    Ok(address) => addresses.push(address),
+                    Err((why, hint)) => self.flag("--listen", why, Some(&hint)),
+                }
+            }
             (None, None) => addresses.push(SocketAddr::from(([127, 0, 0, 1], 8080))),
             (None, Some(raw)) => {
                 let texts = match raw.get_ref() {
@@ -180,12 +128,14 @@ impl Check<'_> {
                     raw::Addresses::Several(several) => several.as_slice(),
                 };
                 if texts.is_empty() {
-                    self.fault(raw, "names no address", None);
+                    self.fault(raw, "names no address", Some("write it as \"127.0.0.1:8080\""));
                 }
-                for text in texts {
-                    match text.parse() {
+                for (index, text) in texts.iter().enumerate() {
+                    match self.address(text, 8080) {
                         Ok(address) => addresses.push(address),
-                        Err(_) => self.fault(raw, format!("`{text}` is no address such as `127.0.0.1:8080`"), None),
+                        Err((why, hint)) => {
+                            self.fault_at(self.places.of_key(&format!("listen.address.{index}")), why, Some(&hint));
+                        }
                     }
                 }
             }
@@ -193,10 +143,10 @@ impl Check<'_> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Listen {
             addresses,
-            tls: raw.tls.as_ref().map(|tls| (self.path(&tls.get_ref().certificate), self.path(&tls.get_ref().key))),
+            tls: raw.tls.as_ref().map(|tls| (self.path(&tls.certificate), self.path(&tls.key))),
             trusted_proxies: raw.trusted_proxies.iter().filter_map(|net| self.network(net)).collect(),
-            threads: self.count(raw.threads.as_ref(), cores),
-            drain: self.duration(raw.drain.as_ref(), Duration::from_secs(30)),
+            threads: self.count(raw.threads.as_ref(), cores, 1, MOST_THREADS),
+            drain: self.within(raw.drain.as_ref(), Duration::from_secs(30), Duration::ZERO, DAY),
             fast_path: raw.fast_path.as_ref().is_none_or(|fast_path| *fast_path.get_ref()),
         }
     }
@@ -204,45 +154,47 @@ impl Check<'_> {
     fn admin(&mut self, raw: &raw::Admin, flags: &Flags) -> Admin {
         let default = SocketAddr::from(([127, 0, 0, 1], 9901));
         let address = match (&flags.admin, &raw.address) {
-            (Some(flag), _) => flag.parse().unwrap_or_else(|_| {
-                self.flag("--admin", format!("`{flag}` is no address such as `127.0.0.1:9901`"));
-                default
-            }),
-            (None, Some(text)) => self.parsed(text, "is no address such as `127.0.0.1:9901`").unwrap_or(default),
+            (Some(flag), _) => {
+                self.places.by_flag("admin.address", "--admin");
+                self.address(flag, 9901).map_err(|(why, hint)| self.flag("--admin", why, Some(&hint))).unwrap_or(default)
+            }
+            (None, Some(text)) => {
+                let address = self.address(text.get_ref(), 9901);
+                address.map_err(|(why, hint)| self.fault(text, why, Some(&hint))).unwrap_or(default)
+            }
             (None, None) => default,
         };
         let token = raw.token_file.as_ref().and_then(|file| self.secret_file(file));
         Admin { address, token }
     }
 
-    fn secret_file(&mut self, file: &Spanned<String>) -> Option<Secret> {
-        let path = self.path(file.get_ref());
-        match files::text(&path, LARGEST_SECRET) {
-            Ok(text) if text.trim().len() >= 16 => {
-                self.on_disk.holds(&path, text.as_bytes());
-                Some(Secret::new(text.trim()))
-            }
-            Ok(_) => {
-                self.fault(file, format!("`{}` holds fewer than 16 characters", file.get_ref()), None);
-                None
-            }
-            Err(error) => {
-                self.fault(file, format!("`{}`: {error}", file.get_ref()), None);
-                None
-            }
-        }
-    }
-
     fn upstreams(&mut self, raw: Vec<Spanned<raw::Upstream>>, flags: &Flags) -> Vec<Upstream> {
         let count = raw.len();
-        let mut upstreams: Vec<Upstream> = raw.into_iter().filter_map(|upstream| self.upstream(&upstream, count)).collect();
+        let mut upstreams = Vec::new();
+        let mut kept = Vec::new();
+        for (index, upstream) in raw.into_iter().enumerate() {
+            if let Some(upstream) = self.upstream(&upstream, count) {
+                upstreams.push(upstream);
+                kept.push(index);
+            }
+        }
+        // One that has a fault of its own is not among them: the places of the others would be those of their neighbours.
+        if kept.len() < count {
+            upstreams.clear();
+        }
         match (&flags.provider, &flags.upstream) {
             (None, None) => {}
             (provider, url) => {
                 let first = upstreams.first().cloned();
+                if provider.is_some() {
+                    self.places.by_flag("upstream.0.provider", "--provider");
+                }
+                if url.is_some() {
+                    self.places.by_flag("upstream.0.url", "--upstream");
+                }
                 let provider = provider.clone().or_else(|| first.as_ref().map(|first| first.provider.clone()));
                 let url = match url {
-                    Some(url) => origin(url).map_err(|why| self.flag("--upstream", format!("`{url}` {why}"))).ok(),
+                    Some(url) => origin(url).map_err(|why| self.flag("--upstream", why.shown(url), Some(&why.hint))).ok(),
                     None => first.as_ref().map(|first| first.url.clone()),
                 };
                 match (provider, url) {
@@ -251,8 +203,10 @@ impl Check<'_> {
                         upstreams =
                             vec![Upstream { name: base.host.clone().unwrap_or_else(|| url.host.clone()), provider, url, ..base }];
                     }
-                    (None, _) => self.flag("--provider", "is needed with `--upstream`"),
-                    (_, None) if self.faults.0.is_empty() => self.flag("--upstream", "is needed with `--provider`"),
+                    (None, _) => self.flag("--provider", "is needed with `--upstream`", Some("as in `--provider rocketchat`")),
+                    (_, None) if self.faults.0.is_empty() => {
+                        self.flag("--upstream", "is needed with `--provider`", Some("as in `--upstream http://127.0.0.1:3000`"))
+                    }
                     (_, None) => {}
                 }
             }
@@ -261,9 +215,11 @@ impl Check<'_> {
             let fault = Fault::new(Place::file(self.file), "names no `[[upstream]]`");
             self.faults.push(fault.hint("rolegate run --provider rocketchat --upstream http://127.0.0.1:3000"));
         }
-        for upstream in &upstreams {
+        for (index, upstream) in upstreams.iter().enumerate() {
             if upstream.provider == "docusign-rooms" && upstream.account.is_none() {
-                self.flag(&upstream.name.clone(), "`account_url` is needed by the provider `docusign-rooms`");
+                let place = self.places.of_key(&format!("upstream.{index}"));
+                let fault = Fault::new(place, "`upstream.account_url` is needed by the provider `docusign-rooms`");
+                self.faults.push(fault.hint("write `account_url = \"https://account.docusign.com\"`"));
             }
         }
         upstreams
@@ -273,19 +229,16 @@ impl Check<'_> {
         let raw = spanned.get_ref();
         let url = self.origin(&raw.url);
         if raw.host.is_none() && count > 1 {
-            self.fault(spanned, "needs `host`: there is more than one upstream", None);
+            let hint = "write `host = \"chat.example.org\"`, the name that its clients ask for";
+            self.fault(spanned, "needs `host`: there is more than one upstream", Some(hint));
         }
-        let path_prefix = raw.path_prefix.as_ref().map(|prefix| prefix.get_ref().clone()).unwrap_or_default();
-        if let Some(prefix) = &raw.path_prefix
-            && !path_prefix.is_empty()
-            && (!path_prefix.starts_with('/') || path_prefix.ends_with('/') || path_prefix.contains(['%', '?', '#', ';', '\\']))
-        {
-            self.fault(prefix, "a path prefix is empty, or begins with a slash and does not end with one", None);
-        }
+        let path_prefix = raw.path_prefix.as_ref().map(|prefix| self.prefix(prefix)).unwrap_or_default();
         let service = raw.service.as_ref().and_then(|service| self.service(&service.headers_file));
+        let host = raw.host.as_ref().and_then(|host| self.host(host));
+        let server_name = raw.tls.as_ref().and_then(|tls| tls.server_name.as_ref()).and_then(|name| self.host(name));
+        let ca = raw.tls.as_ref().and_then(|tls| tls.ca.as_ref()).map(|ca| self.authority(ca));
         let url = url?;
         let defaults = Upstream::new(raw.provider.get_ref(), url.clone());
-        let host = raw.host.as_ref().map(|host| host.get_ref().to_ascii_lowercase());
         Some(Upstream {
             name: host.clone().unwrap_or_else(|| url.host.clone()),
             host,
@@ -299,51 +252,15 @@ impl Check<'_> {
                 None => defaults.account,
             },
             service,
-            ca: raw.tls.as_ref().and_then(|tls| tls.ca.as_ref()).map(|ca| self.authority(ca)),
-            server_name: raw.tls.as_ref().and_then(|tls| tls.server_name.as_ref()).map(|name| name.get_ref().clone()),
-            resolve_every: self.positive(raw.resolve_every.as_ref(), defaults.resolve_every),
+            ca,
+            server_name,
+            resolve_every: self.within(raw.resolve_every.as_ref(), defaults.resolve_every, OFTEN, DAY),
             connect_timeout: self.positive(raw.connect_timeout.as_ref(), defaults.connect_timeout),
             first_byte_timeout: self.positive(raw.first_byte_timeout.as_ref(), defaults.first_byte_timeout),
             read_timeout: self.positive(raw.read_timeout.as_ref(), defaults.read_timeout),
             provider: defaults.provider,
             url: defaults.url,
         })
-    }
-
-    fn origin(&mut self, url: &Spanned<String>) -> Option<Origin> {
-        origin(url.get_ref()).map_err(|why| self.fault(url, format!("`{}` {why}", url.get_ref()), None)).ok()
-    }
-
-    /// The path of a certificate authority, which is read at the start only. What is wrong with it is told where it is used.
-    fn authority(&mut self, file: &Spanned<String>) -> PathBuf {
-        let path = self.path(file.get_ref());
-        if let Ok(bytes) = files::bytes(&path, LARGEST_AUTHORITY) {
-            self.on_disk.holds(&path, &bytes);
-        }
-        path
-    }
-
-    /// `name = "value"` lines: the headers of a service's credential.
-    fn service(&mut self, file: &Spanned<String>) -> Option<Vec<(String, Secret)>> {
-        let shown = file.get_ref().clone();
-        let text = match files::text(&self.path(&shown), LARGEST_SECRET) {
-            Ok(text) => text,
-            Err(error) => {
-                self.fault(file, format!("`{shown}`: {error}"), None);
-                return None;
-            }
-        };
-        self.on_disk.holds(&self.path(&shown), text.as_bytes());
-        match toml::from_str::<std::collections::BTreeMap<String, String>>(&text) {
-            Ok(headers) => {
-                Some(headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), Secret::new(value))).collect())
-            }
-            // The parser's own message would show the line, and with it the secret.
-            Err(_) => {
-                self.fault(file, format!("`{shown}` is no list of `name = \"value\"` lines"), None);
-                None
-            }
-        }
     }
 
     fn facts(&mut self, raw: &raw::Facts) -> Facts {
@@ -360,15 +277,9 @@ impl Check<'_> {
         };
         Facts {
             ttl: self.positive(raw.ttl.as_ref(), Duration::from_secs(30)),
-            max_stale: self.duration(raw.max_stale.as_ref(), Duration::ZERO),
+            max_stale: self.within(raw.max_stale.as_ref(), Duration::ZERO, Duration::ZERO, STALEST),
             refused_ttl: self.positive(raw.refused_ttl.as_ref(), Duration::from_secs(5)),
-            capacity: match &raw.capacity {
-                Some(capacity) if *capacity.get_ref() < 10 => {
-                    self.fault(capacity, "must be at least 10", None);
-                    10
-                }
-                capacity => capacity.as_ref().map_or(100_000, |capacity| *capacity.get_ref()),
-            },
+            capacity: self.count(raw.capacity.as_ref(), 100_000, 10, MOST_FACTS),
             lookup_timeout: self.positive(raw.lookup_timeout.as_ref(), Duration::from_secs(3)),
             lookup_address,
         }
@@ -380,9 +291,10 @@ impl Check<'_> {
     }
 
     fn audit(&mut self, raw: &raw::Audit) -> Audit {
-        let sink = match raw.path.as_ref().map(|path| path.get_ref().as_str()) {
-            Some("-") => Sink::Stdout,
-            path => Sink::File(self.path(path.unwrap_or("audit/audit.jsonl"))),
+        let sink = match &raw.path {
+            Some(path) if path.get_ref() == "-" => Sink::Stdout,
+            Some(path) => Sink::File(self.path(path)),
+            None => Sink::File(self.folder.unwrap_or(Path::new("")).join("audit/audit.jsonl")),
         };
         let durability = match raw.durability.as_ref().map(|text| (text, text.get_ref().as_str())) {
             None | Some((_, "written")) => Durability::Written,
@@ -392,7 +304,7 @@ impl Check<'_> {
                 Durability::Written
             }
             Some((text, other)) => {
-                self.word(text, other, &["durable", "written", "buffered"]);
+                self.word(text, other, &["written", "buffered"]);
                 Durability::Written
             }
         };
@@ -404,16 +316,16 @@ impl Check<'_> {
                 OnFailure::Deny
             }
         };
-        let rotate_bytes = self.bytes(raw.rotate_bytes.as_ref(), 256 * 1024 * 1024);
-        let refusals = self.count(raw.refusals_per_address.as_ref(), 10);
+        let rotate_bytes = self.bytes(raw.rotate_bytes.as_ref(), 256 * 1024 * 1024, SMALLEST_FILE, u64::MAX);
+        let refusals = self.count(raw.refusals_per_address.as_ref(), 10, 1, MOST);
         let refusals_per_address = u32::try_from(refusals).unwrap_or(u32::MAX);
         Audit { keep: self.keep(raw, &sink), sink, durability, rotate_bytes, refusals_per_address, on_failure }
     }
 
     fn keep(&mut self, raw: &raw::Audit, sink: &Sink) -> Keep {
         let keep = Keep {
-            files: raw.keep.as_ref().map(|keep| self.count(Some(keep), 1)),
-            age: raw.keep_age.as_ref().map(|age| self.positive(Some(age), Duration::MAX)),
+            files: raw.keep.as_ref().map(|keep| self.count(Some(keep), 1, 1, MOST)),
+            age: raw.keep_age.as_ref().map(|age| self.within(Some(age), Duration::MAX, MOMENT, CENTURY)),
         };
         if *sink == Sink::Stdout {
             let hint = Some("name a file in `path`, or leave this to who reads the standard output");
@@ -439,23 +351,19 @@ impl Check<'_> {
     }
 
     fn limits(&mut self, raw: raw::Limits) -> Limits {
-        let inspected_body = self.bytes(raw.inspected_body.as_ref(), LARGEST_INSPECTED_BODY);
-        if inspected_body > LARGEST_INSPECTED_BODY
-            && let Some(text) = &raw.inspected_body
-        {
-            self.fault(text, "at most 64KiB can be inspected", None);
-        }
+        let bytes = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let inspected_body = raw.inspected_body.as_ref();
         Limits {
-            connections: self.count(raw.connections.as_ref(), 10_000),
-            connections_per_address: self.count(raw.connections_per_address.as_ref(), 1_000),
+            connections: self.count(raw.connections.as_ref(), 10_000, 1, MOST),
+            connections_per_address: self.count(raw.connections_per_address.as_ref(), 1_000, 1, MOST),
             header_deadline: self.positive(raw.header_deadline.as_ref(), Duration::from_secs(10)),
-            header_bytes: usize::try_from(self.bytes(raw.header_bytes.as_ref(), 32 * 1024)).unwrap_or(usize::MAX),
-            header_fields: self.count(raw.header_fields.as_ref(), 100),
-            inspected_body: usize::try_from(inspected_body).unwrap_or(usize::MAX),
+            header_bytes: bytes(self.bytes(raw.header_bytes.as_ref(), 32 * 1024, SMALLEST_HEADER, LARGEST_HEADER)),
+            header_fields: self.count(raw.header_fields.as_ref(), 100, FEWEST_FIELDS, MOST_FIELDS),
+            inspected_body: bytes(self.bytes(inspected_body, LARGEST_INSPECTED_BODY, 1, LARGEST_INSPECTED_BODY)),
             keepalive_idle: self.positive(raw.keepalive_idle.as_ref(), Duration::from_secs(60)),
-            lookups: self.count(raw.lookups.as_ref(), 256),
-            lookups_per_address: self.count(raw.lookups_per_address.as_ref(), 32),
-            lookup_body: usize::try_from(self.bytes(raw.lookup_body.as_ref(), 32 * 1024 * 1024)).unwrap_or(usize::MAX),
+            lookups: self.count(raw.lookups.as_ref(), 256, 1, MOST),
+            lookups_per_address: self.count(raw.lookups_per_address.as_ref(), 32, 1, MOST),
+            lookup_body: bytes(self.bytes(raw.lookup_body.as_ref(), 32 * 1024 * 1024, SMALLEST_HEADER, MOST_LOOKED_UP)),
         }
     }
 }
@@ -485,54 +393,5 @@ impl Upstream {
             first_byte_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_secs(60),
         }
-    }
-}
-
-/// Reads `http://host[:port]`, and nothing behind it.
-fn origin(url: &str) -> Result<Origin, &'static str> {
-    let uri: http::Uri = url.parse().map_err(|_| "is no URL")?;
-    let tls = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err("begins with neither `http://` nor `https://`"),
-    };
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err("has a path; use `path_prefix`");
-    }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("holds a credential");
-    }
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or("names no host")?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(Origin { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
-}
-
-/// Reads where a collector takes spans: `http://host[:port]`, and a path where that is not the usual one.
-fn collector(url: &str) -> Result<String, &'static str> {
-    let uri: http::Uri = url.parse().map_err(|_| "is no URL")?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err("begins with `https://`, and spans are sent without TLS"),
-        _ => return Err("does not begin with `http://`"),
-    }
-    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-    if authority.contains('@') {
-        return Err("holds a credential");
-    }
-    if uri.host().is_none_or(str::is_empty) {
-        return Err("names no host");
-    }
-    if uri.query().is_some() {
-        return Err("has a query");
-    }
-    let path = if matches!(uri.path(), "" | "/") { "/v1/traces" } else { uri.path() };
-    Ok(format!("http://{authority}{path}"))
-}
-
-impl std::str::FromStr for Origin {
-    type Err = &'static str;
-
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        origin(url)
     }
 }

@@ -2,6 +2,8 @@
 
 mod check;
 mod disk;
+mod outside;
+mod places;
 mod raw;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,10 +13,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-pub use disk::OnDisk;
-
-use crate::model::{Faults, Mode, Secret};
-use crate::rules::Then;
+pub use self::disk::OnDisk;
+pub use self::outside::unknown_providers;
+pub use self::places::Places;
+use crate::model::{Fault, Faults, Mode, Place, Secret};
+use crate::rules::{Then, source};
 
 /// The longest configuration file that is read, in bytes.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -42,6 +45,10 @@ pub struct Config {
     pub traces: Traces,
     /// The files that all this was read from.
     pub on_disk: OnDisk,
+    /// Where its keys stand.
+    pub places: Places,
+    /// What is allowed, and yet does not do what it seems to.
+    pub notes: Vec<Fault>,
 }
 
 /// `[listen]`.
@@ -239,31 +246,25 @@ impl Config {
     /// # Errors
     /// Every fault, with its place in the file.
     pub fn load(path: Option<&std::path::Path>, flags: &Flags) -> Result<Self, Faults> {
-        let (shown, text) = match path {
-            None => ("command line".to_owned(), String::new()),
-            Some(path) => {
-                let shown = path.display().to_string();
-                let text = crate::files::argument(path, LARGEST_FILE).map_err(|error| {
-                    Faults::from(crate::model::Fault::new(crate::model::Place::file(&shown), error.to_string()))
-                })?;
-                (shown, text)
-            }
-        };
-        let mut config = check::config(&shown, &text, path.and_then(std::path::Path::parent), flags)?;
-        if let Some(path) = path {
-            config.on_disk.holds(path, text.as_bytes());
-        }
+        let Some(path) = path else { return check::config("command line", "", None, flags) };
+        let shown = path.display().to_string();
+        let bytes = crate::files::argument_bytes(path, LARGEST_FILE).map_err(|error| Faults::from(unread(path, &error)))?;
+        let text = source::decoded(&shown, bytes.clone()).map_err(Faults::from)?;
+        let mut config = check::config(&shown, &text, path.parent(), flags)?;
+        config.on_disk.holds(path, &bytes);
         Ok(config)
     }
 
     /// Where the policies lie and which networks they may name, by a file that has faults elsewhere: so that theirs can be told
     /// beside them.
     #[must_use]
-    pub fn glimpse(path: &std::path::Path) -> (Option<PathBuf>, Vec<String>) {
-        let text = crate::files::text(path, LARGEST_FILE).unwrap_or_default();
+    pub fn glimpse(path: &std::path::Path) -> (Option<(PathBuf, Place)>, Vec<String>) {
+        let text =
+            crate::files::bytes(path, LARGEST_FILE).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let table = text.parse::<toml::Table>().unwrap_or_default();
         let directory = table.get("policies").and_then(|policies| policies.get("directory")).and_then(toml::Value::as_str);
-        let directory = directory.map(|directory| path.parent().unwrap_or(std::path::Path::new("")).join(directory));
+        let place = || Places::of(&path.display().to_string(), &text).of_key("policies.directory");
+        let directory = directory.map(|directory| (path.parent().unwrap_or(std::path::Path::new("")).join(directory), place()));
         let networks = table.get("networks").and_then(toml::Value::as_table);
         (directory, networks.into_iter().flat_map(|networks| networks.keys().cloned()).collect())
     }
@@ -279,6 +280,17 @@ impl Config {
     pub fn networks_of(&self, address: IpAddr) -> Vec<&str> {
         let within = |nets: &Vec<IpNet>| nets.iter().any(|net| net.contains(&address.to_canonical()));
         self.networks.iter().filter(|(_, nets)| within(nets)).map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// That the configuration at `path` cannot be read.
+fn unread(path: &std::path::Path, error: &std::io::Error) -> Fault {
+    let fault = Fault::new(Place::file(path.display().to_string()), error.to_string());
+    let inside = path.join("rolegate.toml");
+    match error.kind() {
+        std::io::ErrorKind::IsADirectory if inside.is_file() => fault.hint(format!("did you mean `{}`?", inside.display())),
+        std::io::ErrorKind::NotFound => fault.hint("`rolegate init DIR` writes a commented one"),
+        _ => fault,
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct ConfigFile {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Listen {
     pub(super) address: Option<Spanned<Addresses>>,
-    pub(super) tls: Option<Spanned<ListenTls>>,
+    pub(super) tls: Option<ListenTls>,
     pub(super) trusted_proxies: Vec<Spanned<String>>,
     pub(super) threads: Option<Spanned<usize>>,
     pub(super) drain: Text,
@@ -33,7 +33,7 @@ pub(super) struct Listen {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected an address in quotes, or a list of such")]
 pub(super) enum Addresses {
     One(String),
     Several(Vec<String>),
@@ -42,8 +42,8 @@ pub(super) enum Addresses {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListenTls {
-    pub(super) certificate: String,
-    pub(super) key: String,
+    pub(super) certificate: Spanned<String>,
+    pub(super) key: Spanned<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

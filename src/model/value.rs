@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A value in one of the four forms that policies can compare.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a truth, a whole number, a text or a list of texts")]
 pub enum Value {
     /// True or false.
     Boolean(bool),

@@ -1,7 +1,7 @@
 //! The known name nearest to a mistyped one: "did you mean".
 
 /// The candidate that `word` is most likely a misspelling of, the first one among equals; `None` when none is near.
-fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = word.to_lowercase();
     candidates
         .into_iter()

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use crate::model::{Fault, Faults, Kind, Place};
 
 /// The file that a fault of the declarations themselves is laid to.
-const DECLARED_IN: &str = "provider.toml";
+pub(crate) const DECLARED_IN: &str = "provider.toml";
 /// Context keys that no fact may be named after.
 const RESERVED_KEYS: [&str; 4] = ["networks", "params", "self", "table"];
 /// Entity types that have a meaning of their own in Cedar.

@@ -19,8 +19,10 @@ mod statements;
 mod tests;
 
 pub use answer::{Answer, Effect, PolicyInfo};
+pub(crate) use closest::closest;
 pub use compile::Source;
 pub use context::Reads;
+pub(crate) use domain::DECLARED_IN;
 pub use domain::{ActionShape, Domain, FactShape, Field};
 pub use engine::{Engine, Query};
 pub use principal::{Given, Principal, Standing};

@@ -126,8 +126,10 @@ impl Gate {
     /// # Errors
     /// A file that an upstream names cannot be read, or spans cannot be sent.
     pub fn new(config: Config, current: Arc<Current>, audit: Arc<AuditLog>, metrics: Metrics) -> Result<Self, StartError> {
-        let handles = config.upstreams.iter().map(|upstream| handle(&config, upstream, &metrics)).collect::<Result<_, _>>();
-        let handles = handles.map_err(StartError::Tls)?;
+        let unusable = |index: usize, why: String| StartError::Tls(super::unusable_authority(&config, index, &why).into());
+        let handles = config.upstreams.iter().enumerate();
+        let handles = handles.map(|(index, upstream)| handle(&config, upstream, &metrics).map_err(|why| unusable(index, why)));
+        let handles = handles.collect::<Result<_, _>>()?;
         let traces = config.traces.otlp_endpoint.as_deref().map(Traces::to).transpose().map_err(StartError::Traces)?;
         let pipeline = Pipeline::new(Arc::clone(&audit), metrics.clone());
         Ok(Self {

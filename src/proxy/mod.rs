@@ -30,6 +30,9 @@ mod tls;
 mod websocket;
 mod wire;
 
+use std::path::Path;
+use std::time::SystemTime;
+
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 
@@ -39,16 +42,30 @@ pub use server::{Running, Server, StartError};
 
 use crate::audit::Recorded;
 use crate::config::Config;
+use crate::model::{Fault, Faults};
 use crate::pipeline::Permit;
 use crate::traces::Trace;
 use gate::Handle;
 
-/// Why the proxy could not use files of TLS that `config` names, each with its path.
+/// What is wrong at `now` with the files of TLS that `config` names, so that the proxy could not use them or clients would not
+/// believe them; and what soon will be.
 #[must_use]
-pub fn unusable_files(config: &Config) -> Vec<String> {
-    let listener = config.listen.tls.iter().filter_map(|(certificate, key)| tls::acceptor(certificate, key).err());
-    let authorities = config.upstreams.iter().filter_map(|upstream| upstream.ca.as_deref());
-    listener.chain(authorities.filter_map(|authority| peer::authorities(authority).err())).collect()
+pub fn look_at_files(config: &Config, now: SystemTime) -> (Faults, Vec<Fault>) {
+    let (mut faults, notes) = tls::look(config, now);
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        if let Some(Err(why)) = upstream.ca.as_deref().map(peer::authorities) {
+            faults.push(unusable_authority(config, index, &why));
+        }
+    }
+    (faults, notes)
+}
+
+/// Why what the upstream with this index names as `tls.ca` cannot be used.
+fn unusable_authority(config: &Config, index: usize, why: &str) -> Fault {
+    let path = config.upstreams.get(index).and_then(|upstream| upstream.ca.as_deref()).unwrap_or(Path::new(""));
+    let place = config.places.of_key(&format!("upstream.{index}.tls.ca"));
+    let fault = Fault::new(place, format!("`upstream.tls.ca`: {}: {why}", path.display()));
+    fault.hint("name a file with the authority's certificate in PEM")
 }
 
 /// Where a guarded request goes: there is none without a recorded permit, so that nothing guarded can be sent unrecorded.

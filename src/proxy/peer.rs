@@ -1,6 +1,7 @@
 //! Where an upstream is: its addresses, resolved in the background, and how a connection to it is made.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,27 +187,25 @@ pub(super) fn connector_options(kept: usize) -> ConnectorOptions {
 }
 
 /// The certificates of a PEM file.
-pub(super) fn authorities(path: &std::path::Path) -> Result<Arc<CaType>, String> {
-    let told = |error: String| format!("{}: {error}", path.display());
+pub(super) fn authorities(path: &Path) -> Result<Arc<CaType>, String> {
     let mut store = Vec::new();
     for der in certificates(path)? {
         // The engine's own parser panics on what is no certificate.
-        x509_parser::parse_x509_certificate(&der).map_err(|error| told(error.to_string()))?;
+        x509_parser::parse_x509_certificate(&der).map_err(|error| error.to_string())?;
         store.push(WrappedX509::new(der.to_vec(), parse_x509));
     }
-    if store.is_empty() { Err(told("holds no certificate".to_owned())) } else { Ok(store.into()) }
+    if store.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(store.into()) }
 }
 
 /// The certificates of a PEM file, in DER.
-pub(super) fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let told = |error: String| format!("{}: {error}", path.display());
-    let bytes = files::bytes(path, LARGEST_PEM).map_err(|error| told(error.to_string()))?;
-    let mut found = Vec::new();
-    for pem in x509_parser::pem::Pem::iter_from_buffer(&bytes) {
-        let pem = pem.map_err(|error| told(error.to_string()))?;
-        if pem.label == "CERTIFICATE" {
-            found.push(CertificateDer::from(pem.contents));
-        }
-    }
-    Ok(found)
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let blocks = blocks(path)?.into_iter().filter(|(label, _)| label == "CERTIFICATE");
+    Ok(blocks.map(|(_, contents)| CertificateDer::from(contents)).collect())
+}
+
+/// The blocks of a PEM file: the label of each, and what it holds.
+pub(super) fn blocks(path: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let text = files::bytes(path, LARGEST_PEM).map_err(|error| error.to_string())?;
+    let blocks = x509_parser::pem::Pem::iter_from_buffer(&text);
+    blocks.map(|block| block.map(|block| (block.label, block.contents)).map_err(|error| error.to_string())).collect()
 }

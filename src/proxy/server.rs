@@ -1,9 +1,10 @@
 //! The proxy as a whole: everything is opened before anything is served, and everything in flight is finished before it ends.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use pingora::apps::{HttpServerOptions, ServerApp};
@@ -24,7 +25,7 @@ use super::tls::Certificate;
 use crate::audit::{AuditLog, Event, Settings};
 use crate::config::Config;
 use crate::metrics::{Metrics, RecordKind};
-use crate::model::{Faults, Mode};
+use crate::model::{Faults, Mode, Place};
 use crate::reload::Current;
 
 /// How often a drained server looks whether its last connection is gone, and the certificate whether it changed.
@@ -44,10 +45,14 @@ pub enum StartError {
     #[error("audit log: {0}")]
     Audit(String),
     /// An address cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("{place}: `{key}`: cannot listen on {address}: {source}{}", way_out(*address, source))]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The key of the configuration that names it.
+        key: &'static str,
+        /// Where it is named.
+        place: Place,
         /// What the system said.
         source: std::io::Error,
     },
@@ -56,7 +61,7 @@ pub enum StartError {
     Socket(String),
     /// A file of TLS cannot be used.
     #[error("{0}")]
-    Tls(String),
+    Tls(Faults),
     /// The metrics could not be registered.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -94,11 +99,20 @@ impl Server {
         let current = Arc::new(Current::load(&config, metrics.clone()).map_err(StartError::Policies)?);
         let certificate = match &config.listen.tls {
             None => None,
-            Some(files) => Some(Arc::new(Certificate::load(files.clone(), metrics.clone()).map_err(StartError::Tls)?)),
+            Some(files) => {
+                let certificate = Certificate::load(files.clone(), metrics.clone());
+                let certificate = certificate.map_err(|unusable| StartError::Tls(unusable.fault(&config).into()))?;
+                // What clients make of it is theirs to say: the gate serves, and says so.
+                let (faults, notes) = super::tls::look(&config, SystemTime::now());
+                faults.0.iter().chain(&notes).for_each(|fault| tracing::error!("{fault}"));
+                Some(Arc::new(certificate))
+            }
         };
         let mut sockets = Sockets::taken()?;
-        let listeners = config.listen.addresses.iter().map(|address| sockets.clients(*address)).collect::<Result<Vec<_>, _>>()?;
-        let admin = sockets.operators(config.admin.address)?;
+        let listeners =
+            config.listen.addresses.iter().enumerate().map(|(index, address)| sockets.clients(&config, index, *address));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let admin = sockets.operators(&config)?;
         sockets.done()?;
         let settings = Settings {
             sink: config.audit.sink.clone(),
@@ -269,10 +283,25 @@ impl Running {
 }
 
 fn adopt(listener: StdListener) -> Result<(TcpListener, SocketAddr), StartError> {
-    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-    let address = listener.local_addr().map_err(|source| StartError::Listen { address: unknown, source })?;
-    let listener = TcpListener::from_std(listener).map_err(|source| StartError::Listen { address, source })?;
-    Ok((listener, address))
+    let refused = |error: std::io::Error| StartError::Socket(format!("a bound socket cannot be taken over: {error}"));
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((TcpListener::from_std(listener).map_err(refused)?, address))
+}
+
+/// What to do about an address that cannot be bound.
+fn way_out(address: SocketAddr, error: &std::io::Error) -> String {
+    let port = address.port();
+    let hint = match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("another process has the port: `ss -ltnp 'sport = :{port}'` shows it; name another one, or end it")
+        }
+        ErrorKind::AddrNotAvailable => {
+            format!("no interface of this machine has the address {}: `ip address` lists them", address.ip())
+        }
+        ErrorKind::PermissionDenied => format!("a port below 1024 ({port}) needs the right CAP_NET_BIND_SERVICE"),
+        _ => return String::new(),
+    };
+    format!("\n  hint: {hint}")
 }
 
 /// Serves operators until the process ends, also while it drains.

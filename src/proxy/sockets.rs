@@ -6,12 +6,14 @@
 //! the other, is not used: the audit log is one chain with one writer, and the old process would go on recording outcomes
 //! while the new one begins.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
-use socket2::SockRef;
+use socket2::{Domain, Socket, Type};
 
 use super::server::StartError;
+use crate::config::Config;
 
 /// Sockets that were handed over and are not used yet.
 #[derive(Debug)]
@@ -44,9 +46,13 @@ impl Sockets {
     ///
     /// # Errors
     /// It was not handed over though others were, or cannot be bound.
-    pub(super) fn clients(&mut self, address: SocketAddr) -> Result<TcpListener, StartError> {
+    pub(super) fn clients(&mut self, config: &Config, index: usize, address: SocketAddr) -> Result<TcpListener, StartError> {
+        let refused = |source| {
+            let place = config.places.of_key(&format!("listen.address.{index}"));
+            StartError::Listen { address, key: "listen.address", place, source }
+        };
         match self.take(address) {
-            Some(listener) => ready(listener, address),
+            Some(listener) => ready(listener).map_err(refused),
             None if self.any => {
                 let others: Vec<String> = self.handed.iter().map(|(other, _)| other.to_string()).collect();
                 Err(StartError::Socket(format!(
@@ -54,7 +60,7 @@ impl Sockets {
                     if others.is_empty() { "none".to_owned() } else { others.join(", ") }
                 )))
             }
-            None => bound(address),
+            None => bound(address, beside_ipv4(config, address)).map_err(refused),
         }
     }
 
@@ -62,8 +68,13 @@ impl Sockets {
     ///
     /// # Errors
     /// It cannot be bound.
-    pub(super) fn operators(&mut self, address: SocketAddr) -> Result<TcpListener, StartError> {
-        self.take(address).map_or_else(|| bound(address), |listener| ready(listener, address))
+    pub(super) fn operators(&mut self, config: &Config) -> Result<TcpListener, StartError> {
+        let address = config.admin.address;
+        let bound = self.take(address).map_or_else(|| bound(address, beside_ipv4(config, address)), ready);
+        bound.map_err(|source| {
+            let place = config.places.of_key("admin.address");
+            StartError::Listen { address, key: "admin.address", place, source }
+        })
     }
 
     /// Ends the taking.
@@ -90,16 +101,27 @@ impl Sockets {
 /// clients come back at once would be a slow one.
 const WAITING: i32 = 4096;
 
-/// Binds at once: a taken port must end the start, not leave a process without a listener.
-fn bound(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let refused = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).map_err(refused)?;
-    SockRef::from(&listener).listen(WAITING).map_err(refused)?;
-    ready(listener, address)
+/// Whether the configuration also names an IPv4 address with the port of `address`: `[::]` would take that, too.
+fn beside_ipv4(config: &Config, address: SocketAddr) -> bool {
+    let mut all = config.listen.addresses.iter().chain([&config.admin.address]);
+    address.is_ipv6() && all.any(|other| other.is_ipv4() && other.port() == address.port())
 }
 
-fn ready(listener: TcpListener, address: SocketAddr) -> Result<TcpListener, StartError> {
-    listener.set_nonblocking(true).map_err(|source| StartError::Listen { address, source })?;
+/// Binds at once: a taken port must end the start, not leave a process without a listener.
+fn bound(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A connection of the process before this one that is not quite over must not keep the port.
+    socket.set_reuse_address(true)?;
+    if only_v6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(WAITING)?;
+    ready(socket.into())
+}
+
+fn ready(listener: TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
@@ -112,7 +134,7 @@ mod tests {
 
     #[test]
     fn clients_that_come_all_at_once_wait_for_their_turn_instead_of_being_dropped() {
-        let listener = bound("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = bound("127.0.0.1:0".parse().unwrap(), false).unwrap();
         let address = listener.local_addr().unwrap();
         // Nobody accepts them. What the queue has no room for takes a second at least.
         let connected: Result<Vec<TcpStream>, _> =

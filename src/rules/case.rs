@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::provider::{nearest, toml_fault};
+use super::provider::nearest;
 use super::stated::{Places, Stated};
 use crate::model::{Fault, Faults, Place, Reason, Record, Subject, Value};
 
@@ -159,8 +159,8 @@ impl Case {
 /// # Errors
 /// Every fault, with its place.
 pub fn read(file: &str, text: &str) -> Result<Vec<Case>, Faults> {
-    let raw: CaseFile = toml::from_str(text).map_err(|error| Faults::from(toml_fault(file, text, &error)))?;
-    let mut faults = Faults::default();
+    let (raw, mut faults) = super::typed::read::<CaseFile>(file, text);
+    let Some(raw) = raw else { return Err(faults.or(()).err().unwrap_or_default()) };
     let mut cases: Vec<Case> = Vec::new();
     let mut names: BTreeMap<String, Place> = BTreeMap::new();
     for spanned in raw.cases {

@@ -1,6 +1,7 @@
 //! From a typed provider file to a checked one: every fault is found in one reading.
 
 mod beside;
+mod clash;
 mod facts;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ use crate::metrics::Usual;
 use crate::model::{Fault, Faults, Place, Reason, Value};
 use beside::words as words_of;
 
+/// The greatest age at which something is looked up again.
+const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// One reading of one file.
 pub(super) struct Check<'a> {
     file: &'a str,
@@ -37,6 +41,11 @@ impl<'a> Check<'a> {
 
     pub(super) fn provider(mut self, raw: raw::ProviderFile) -> Result<Provider, Faults> {
         let digest = self.lookup_digest();
+        self.unique("fact", raw.fact.iter().map(|fact| &fact.name));
+        self.unique("table", raw.table.iter().map(|table| &table.name));
+        self.unique("action", raw.action.iter().map(|action| &action.id));
+        self.unique("method", raw.action.iter().filter_map(|action| action.method.as_ref()));
+        self.overlaps(&raw);
         for space in &raw.guarded {
             if !space.get_ref().starts_with('/')
                 || space.get_ref().ends_with('/')
@@ -51,17 +60,14 @@ impl<'a> Check<'a> {
         let words = self.words(raw.refusals);
         for reason in reasons_with_words() {
             if words.for_reason(reason).is_none() {
-                self.whole(format!("`[refusals]` has no words for `{reason}`"));
+                let message = format!("`[refusals]` has no words for `{reason}`");
+                self.whole("refusals", message, format!("add `{reason} = '…'`, the body that the server itself would send"));
             }
         }
         let facts: Vec<FactPlan> = raw.fact.into_iter().filter_map(|fact| self.fact(fact, &raw.caller)).collect();
-        self.unique(facts.iter().map(|fact| fact.name.as_str()), "fact");
         let tables: Vec<TablePlan> = raw.table.into_iter().filter_map(|table| self.table(table)).collect();
-        self.unique(tables.iter().map(|table| table.name.as_str()), "table");
         let actions: Vec<Arc<Action>> =
             raw.action.into_iter().map(|action| Arc::new(self.action(action, &facts, &tables, &messages))).collect();
-        self.unique(actions.iter().map(|action| action.id.as_str()), "action");
-        self.unique(actions.iter().filter_map(|action| action.method.as_deref()), "method");
         let tunnels: Vec<Arc<Tunnel>> = raw
             .tunnel
             .into_iter()
@@ -71,7 +77,6 @@ impl<'a> Check<'a> {
             })
             .collect();
         let routes: Vec<Route> = raw.route.into_iter().map(|route| self.route(route, &actions)).collect();
-        self.overlaps(&actions, &routes);
         let tells_sockets = raw.sockets.is_some();
         let sockets = raw.sockets.map(|sockets| self.sockets(sockets)).unwrap_or_default();
         let secrets = self.secrets(raw.secrets);
@@ -79,7 +84,8 @@ impl<'a> Check<'a> {
         let credentials: Vec<Vec<Arc<str>>> =
             raw.caller.credential.iter().map(|all| all.iter().map(|header| self.header(header).into()).collect()).collect();
         if credentials.is_empty() || credentials.iter().any(Vec::is_empty) {
-            self.whole("`caller.credential` needs at least one alternative with at least one header");
+            let message = "`caller.credential` needs at least one alternative with at least one header";
+            self.whole("caller", message, "write `credential = [[\"authorization\"]]`".to_owned());
         }
         let id_lengths = raw.caller.id_lengths.clone();
         let keep_on_401 = raw.caller.keep_on_401.clone();
@@ -140,8 +146,11 @@ impl<'a> Check<'a> {
         self.faults.push(Fault::new(place, message));
     }
 
-    fn whole(&mut self, message: impl Into<String>) {
-        self.faults.push(Fault::new(Place::file(self.file), message));
+    /// A fault of the table `name` as a whole.
+    fn whole(&mut self, name: &str, message: impl Into<String>, hint: String) {
+        let header = self.text.find(&format!("[{name}]"));
+        let place = header.map_or_else(|| Place::file(self.file), |at| self.place(at));
+        self.faults.push(Fault::new(place, message).hint(hint));
     }
 
     fn hinted<'k, T>(&mut self, spanned: &Spanned<T>, message: String, typed: &str, known: impl Iterator<Item = &'k str>) {
@@ -157,15 +166,6 @@ impl<'a> Check<'a> {
         T::Err: std::fmt::Display,
     {
         spanned.get_ref().parse().map_err(|error: T::Err| self.fault(spanned, format!("`{}`: {error}", spanned.get_ref()))).ok()
-    }
-
-    fn unique<'n>(&mut self, names: impl Iterator<Item = &'n str>, what: &str) {
-        let mut seen = std::collections::BTreeSet::new();
-        for name in names {
-            if !seen.insert(name) {
-                self.whole(format!("two {what}s are named `{name}`"));
-            }
-        }
     }
 
     fn header(&mut self, spanned: &Spanned<String>) -> String {
@@ -210,7 +210,13 @@ impl<'a> Check<'a> {
 
     fn duration(&mut self, raw: Option<&Spanned<String>>) -> Option<Duration> {
         let raw = raw?;
-        humantime::parse_duration(raw.get_ref()).map_err(|error| self.fault(raw, format!("`{}`: {error}", raw.get_ref()))).ok()
+        let duration = humantime::parse_duration(raw.get_ref()).ok();
+        if duration.is_none_or(|duration| duration > LONGEST_TTL) {
+            let fault =
+                Fault::new(self.place(raw.span().start), format!("`{}` is not a duration of at most a day", raw.get_ref()));
+            self.faults.push(fault.hint("write it as \"30s\", \"500ms\" or \"5m\""));
+        }
+        duration
     }
 
     fn lookup(&mut self, target: &Spanned<String>, base: Option<&Spanned<String>>) -> Option<Lookup> {
@@ -283,7 +289,12 @@ impl<'a> Check<'a> {
         for text in raw.into_inner().into_vec() {
             match text.parse() {
                 Ok(pattern) => patterns.push(pattern),
-                Err(error) => self.fault(&Spanned::new(span.clone(), ()), format!("`{text}`: {error}")),
+                Err(error) => {
+                    let place = self.place(self.within(span.clone(), &text));
+                    let fault = Fault::new(place, format!("`{text}`: {error}"));
+                    self.faults
+                        .push(fault.hint("write `GET /api/v1/rooms/{roomId}`: a method, and a path with names for what varies"));
+                }
             }
         }
         patterns
@@ -373,6 +384,7 @@ impl<'a> Check<'a> {
             table_uses.push(TableUse { table: name.clone(), key: key.clone(), attribute });
         }
         Action {
+            place: self.place(raw.id.span().start),
             id: raw.id.into_inner(),
             summary: raw.summary,
             resource: resource.kind.into_inner(),
@@ -421,12 +433,7 @@ impl<'a> Check<'a> {
             }
             _ => {}
         }
-        if raw.kind == raw::ParamType::Enum && raw.values.is_empty() {
-            self.fault(spanned, format!("the enum `{name}` lists no values"));
-        }
-        if raw.minimum.is_some_and(|min| raw.maximum.is_some_and(|max| min > max)) {
-            self.fault(spanned, format!("no number is within the bounds of `{name}`"));
-        }
+        self.bounds(name, spanned);
         let refusal = raw.refusal.as_ref().and_then(|body| self.parsed(body));
         Param {
             name: name.to_owned(),
@@ -436,22 +443,6 @@ impl<'a> Check<'a> {
             empty: empty(raw.empty),
             refusal,
             secret: raw.secret,
-        }
-    }
-
-    /// Two declarations that match one path: the reader could not tell which is meant.
-    fn overlaps(&mut self, actions: &[Arc<Action>], routes: &[Route]) {
-        let all: Vec<(&str, &Pattern)> = actions
-            .iter()
-            .flat_map(|action| action.doors.iter().map(|door| (action.id.as_str(), door.as_ref())))
-            .chain(routes.iter().flat_map(|route| route.doors.iter().map(|door| ("[[route]]", door))))
-            .collect();
-        for (index, (name, pattern)) in all.iter().enumerate() {
-            for (other_name, other) in all.iter().skip(index + 1) {
-                if pattern == other || (pattern.collides(other) && *name != "[[route]]" && *other_name != "[[route]]") {
-                    self.whole(format!("`{pattern}` ({name}) and `{other}` ({other_name}) match one path"));
-                }
-            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::router::{Pattern, Tree};
 use super::vocabulary::Vocabulary;
 use crate::identity::Plan;
 use crate::metrics::Usual;
-use crate::model::{Fault, Kind, Reason};
+use crate::model::{Kind, Place as FilePlace, Reason};
 use crate::policy::{ActionShape, Domain, FactShape, Field};
 
 /// A kind of upstream.
@@ -69,6 +69,8 @@ pub struct Provider {
 /// One thing a caller may want to do.
 #[derive(Debug)]
 pub struct Action {
+    /// Where it is declared.
+    pub place: FilePlace,
     /// Its name in policies, records and metrics: `rooms.roles`.
     pub id: String,
     /// One line for people.
@@ -295,50 +297,30 @@ impl Provider {
 /// # Errors
 /// Every fault, with its place.
 pub fn read(file: &str, text: &str) -> Result<Provider, crate::model::Faults> {
-    let raw: super::raw::ProviderFile =
-        toml::from_str(text).map_err(|error| crate::model::Faults::from(toml_fault(file, text, &error)))?;
-    super::check::Check::new(file, text).provider(raw)
-}
-
-/// A parser's error as a fault with a place.
-pub(crate) fn toml_fault(file: &str, text: &str, error: &toml::de::Error) -> Fault {
-    let place = match error.span() {
-        Some(span) => crate::model::Place::at(file, text, span.start),
-        None => crate::model::Place::file(file),
-    };
-    let message = error.message().replace('\n', "; ");
-    let fault = Fault::new(place, message.clone());
-    match suggestion(&message) {
-        Some(known) => fault.hint(format!("did you mean `{known}`?")),
-        None => fault,
+    let (raw, faults) = super::typed::read::<super::raw::ProviderFile>(file, text);
+    match (raw, faults.0.is_empty()) {
+        (Some(raw), true) => super::check::Check::new(file, text).provider(raw),
+        // What was left out would be missed elsewhere: these faults come first.
+        _ => Err(faults.or(()).err().unwrap_or_default()),
     }
 }
 
 /// The message of a parser with the name that was probably meant.
 pub(crate) fn with_suggestion(message: &str) -> String {
-    match suggestion(message) {
+    match super::typed::suggestion(message) {
         Some(known) => format!("{message}; did you mean `{known}`?"),
         None => message.to_owned(),
     }
 }
 
-/// Of serde's "unknown field `x`, expected one of `a`, `b`", the expected name nearest to the typed one.
-fn suggestion(message: &str) -> Option<String> {
-    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
-        return None;
-    }
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let typed = quoted.next()?;
-    nearest(typed, quoted)
-}
-
-/// The one of `known` that `typed` was probably meant to be.
+/// The one of `known` that `typed` was probably meant to be: the nearest in spelling, or the only one that it begins.
 pub(crate) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
-    known
-        .map(|known| (strsim::damerau_levenshtein(typed, known), known))
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known.to_owned())
+    let known: Vec<&str> = known.collect();
+    if let Some(near) = crate::policy::closest(typed, known.iter().copied()) {
+        return Some(near.to_owned());
+    }
+    let mut begun = known.iter().filter(|known| typed.len() >= 3 && known.starts_with(typed));
+    begun.next().filter(|_| begun.next().is_none()).map(|known| (*known).to_owned())
 }
 
 /// The reasons whose words a provider file must give: every one that a client can meet.

@@ -55,15 +55,21 @@ fn check_tells_every_fault_of_the_configuration_and_of_the_policies_with_place_a
     let ended = run(folder.path(), &["check", "--config", "rolegate.toml"], 3);
     let expected = [
         (format!("rolegate.toml:{}: ", place(config, "\"ftp")), ""),
-        (format!("rolegate.toml:{}: `soon` is no duration", place(config, "\"soon")), "write it as \"30s\""),
-        (format!("rolegate.toml:{}: `callers` is none of caller, client", place(config, "\"callers")), "did you mean `caller`?"),
-        (format!("rolegate.toml:{}: `much` is no size", place(config, "\"much")), "write it as \"64KiB\""),
+        (format!("rolegate.toml:{}: `facts.ttl`: `soon` is not a duration", place(config, "\"soon")), "write it as \"30s\""),
+        (
+            format!("rolegate.toml:{}: `facts.lookup_address`: `callers` is none of caller, client", place(config, "\"callers")),
+            "did you mean `caller`?",
+        ),
+        (
+            format!("rolegate.toml:{}: `audit.rotate_bytes`: `much` is not a size", place(config, "\"much")),
+            "write it as \"64KiB\"",
+        ),
         (
             format!("rolegate.toml:{}: `durability = \"durable\"` is not in this release", place(config, "\"durable")),
             "the strongest is `written`",
         ),
-        (format!("rolegate.toml:{}: must be at least 1", place(config, "0\n\n[net")), ""),
-        (format!("rolegate.toml:{}: `10.0.0.0/99` is no network", place(config, "\"10.0")), ""),
+        (format!("rolegate.toml:{}: `limits.lookups`: must be at least 1", place(config, "0\n\n[net")), ""),
+        (format!("rolegate.toml:{}: `networks.office`: `10.0.0.0/99` is not a network", place(config, "\"10.0")), ""),
         (
             format!(
                 "rules/rocketchat/policy.cedar:{}: unknown permission `view-c-rom`",
@@ -81,7 +87,12 @@ fn check_tells_every_fault_of_the_configuration_and_of_the_policies_with_place_a
 
     let told = run(folder.path(), &["check", "--config", "rolegate.toml", "--format", "json"], 3).json();
     assert_eq!((&told["valid"], told["faults"].as_array().unwrap().len()), (&json!(false), expected.len()));
-    let soon = told["faults"].as_array().unwrap().iter().find(|fault| fault["message"] == "`soon` is no duration").unwrap();
+    let soon = told["faults"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|fault| fault["message"] == "`facts.ttl`: `soon` is not a duration")
+        .unwrap();
     assert_eq!((&soon["file"], &soon["line"], &soon["column"]), (&json!("rolegate.toml"), &json!(9), &json!(7)));
     assert!(soon["hint"].as_str().unwrap().starts_with("write it as"));
 }
@@ -93,8 +104,8 @@ fn check_finds_the_files_that_run_could_not_use() {
                   [[upstream]]\nprovider = \"rocketchat\"\nurl = \"https://chat.example\"\ntls = { ca = \"ca.pem\" }\n";
     fs::write(folder.path().join("rolegate.toml"), config).unwrap();
     let told = run(folder.path(), &["check", "--config", "rolegate.toml"], 3).err;
-    assert!(told.contains("rolegate.toml: ca.pem: No such file"), "{told}");
-    assert!(told.contains("rolegate.toml: cert.pem: No such file"), "{told}");
+    assert!(told.contains("rolegate.toml:6:14: `upstream.tls.ca`: ca.pem: No such file"), "{told}");
+    assert!(told.contains("rolegate.toml:2:23: `listen.tls.certificate`: cert.pem: No such file"), "{told}");
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     for (name, text) in
         [("cert.pem", made.cert.pem()), ("ca.pem", made.cert.pem()), ("key.pem", made.signing_key.serialize_pem())]

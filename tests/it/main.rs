@@ -12,6 +12,7 @@ mod architecture;
 mod audit_log;
 mod command_line;
 mod commands;
+mod configuration;
 mod connections;
 mod corpus;
 mod declared;

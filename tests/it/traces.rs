@@ -505,8 +505,8 @@ fn a_collector_that_cannot_be_reached_safely_or_at_all_is_a_fault_of_the_configu
         ("https://collector:4318", "begins with `https://`, and spans are sent without TLS"),
         ("collector:4318", "does not begin with `http://`"),
         ("grpc://collector:4317", "does not begin with `http://`"),
-        ("http://", "is no URL"),
-        ("http:// collector", "is no URL"),
+        ("http://", "names no host"),
+        ("http:// collector", "names no host"),
         ("http://user:hidden@collector:4318", "holds a credential"),
         ("http://collector:4318/?token=hidden", "has a query"),
     ] {

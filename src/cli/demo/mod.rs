@@ -148,7 +148,7 @@ async fn open(folder: &Folder) -> Result<Stage, String> {
     let flags = Flags { provider: Some("rocketchat".into()), upstream: Some(rocketchat.url().to_owned()), ..Flags::default() };
     let mut config = Config::load(None, &flags).map_err(|faults| faults.to_string())?;
     let upstream = |host: &str, provider: &str, sample: &Sample| -> Result<Upstream, String> {
-        let origin: Origin = sample.url().parse().map_err(ToOwned::to_owned)?;
+        let origin: Origin = sample.url().parse()?;
         let account = (provider == "docusign-rooms").then(|| origin.clone());
         Ok(Upstream { name: host.into(), host: Some(host.into()), account, ..Upstream::new(provider, origin) })
     };
