@@ -18,8 +18,11 @@ use crate::model::{Fault, Faults, Mode, Place};
 use crate::rules::Then;
 use crate::rules::provider::nearest;
 
-/// The largest body that is read before it is forwarded: the proxy engine's own buffer ends there.
-const LARGEST_INSPECTED_BODY: u64 = 64 * 1024;
+/// The largest body that is read before it is forwarded, unless the operator says otherwise: a call with a picture in it passes, and
+/// what all connections together may hold is bounded.
+const INSPECTED_BODY: u64 = 256 * 1024;
+/// The most that an operator may have read of one body: each connection may hold as much.
+const MOST_INSPECTED_BODY: u64 = 16 * 1024 * 1024;
 /// The largest header section: the proxy engine reads one of a mebibyte, request line and all.
 const LARGEST_HEADER: u64 = 512 * 1024;
 /// The smallest header section that a browser's cookies fit into.
@@ -359,7 +362,7 @@ impl Check<'_> {
             header_deadline: self.positive(raw.header_deadline.as_ref(), Duration::from_secs(10)),
             header_bytes: bytes(self.bytes(raw.header_bytes.as_ref(), 32 * 1024, SMALLEST_HEADER, LARGEST_HEADER)),
             header_fields: self.count(raw.header_fields.as_ref(), 100, FEWEST_FIELDS, MOST_FIELDS),
-            inspected_body: bytes(self.bytes(inspected_body, LARGEST_INSPECTED_BODY, 1, LARGEST_INSPECTED_BODY)),
+            inspected_body: bytes(self.bytes(inspected_body, INSPECTED_BODY, 1, MOST_INSPECTED_BODY)),
             keepalive_idle: self.positive(raw.keepalive_idle.as_ref(), Duration::from_secs(60)),
             lookups: self.count(raw.lookups.as_ref(), 256, 1, MOST),
             lookups_per_address: self.count(raw.lookups_per_address.as_ref(), 32, 1, MOST),

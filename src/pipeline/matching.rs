@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::trail::{Trail, method};
-use super::tunnel::{Call, Unreadable, json_content};
+use super::tunnel::{self, Call, Unreadable, json_content};
 use super::verdict::Denial;
 use super::{Open, Site};
 use crate::model::{Body, Credential, Door, RawRequest, Reason, Secret};
@@ -116,9 +116,7 @@ pub(super) fn match_request(
         Found::Action { action, pattern, segments } => {
             let mut trail = trail(Some(action));
             trail.found(action, Door::Rest);
-            if raw.body != Body::Absent && !action.takes_body() {
-                return Err(trail.deny(Reason::BodyTooLarge, "the action takes no body"));
-            }
+            // Where the action takes none it is read all the same, and left out of what is sent.
             if raw.body != Body::Absent && raw.content.is_none() {
                 return Err(trail.deny(Reason::BodyTooLarge, "the body is longer than what is inspected"));
             }
@@ -128,8 +126,7 @@ pub(super) fn match_request(
                 Err(why) => return Err(trail.deny(Reason::CredentialAmbiguous, why)),
             };
             let fields = match raw.body {
-                Body::Absent => None,
-                Body::Sized(_) | Body::Streamed => match fields(raw) {
+                Body::Sized(_) | Body::Streamed if action.takes_body() => match fields(raw) {
                     Ok(fields) => Some(fields),
                     Err(unreadable) => {
                         let mut denial = trail.deny(unreadable.reason, unreadable.why.clone());
@@ -137,6 +134,7 @@ pub(super) fn match_request(
                         return Err(denial);
                     }
                 },
+                Body::Absent | Body::Sized(_) | Body::Streamed => None,
             };
             let given = Given::Request {
                 segments: segments.into_iter().map(|(name, raw)| (name.to_owned(), raw)).collect(),
@@ -150,16 +148,12 @@ pub(super) fn match_request(
     }
 }
 
-/// Whether the content of a request must be read before it can be judged.
+/// Whether the content of a request must be read before it can be judged, or is no part of what is sent.
 #[must_use]
 pub fn wants_content(raw: &RawRequest<'_>, site: &Site) -> bool {
     let (Reading::Inside(canonical) | Reading::Declared(canonical)) = site.read(raw.target, raw.host) else { return false };
     let path = canonical.path.strip_prefix(&site.upstream.path_prefix).unwrap_or(canonical.path);
-    match router::find(&site.rules.provider, raw.method, path) {
-        Found::Tunnel { .. } => true,
-        Found::Action { action, .. } => action.takes_body(),
-        _ => false,
-    }
+    matches!(router::find(&site.rules.provider, raw.method, path), Found::Tunnel { .. } | Found::Action { .. })
 }
 
 /// The fields of the body's object.
@@ -183,28 +177,40 @@ fn call(
         return Err(trail.deny(Reason::BodyTooLarge, "the call is longer than what is inspected"));
     }
     trail.tunnel = Some((Arc::clone(tunnel), String::new()));
-    let call = match Call::read(raw) {
-        Ok(call) => call,
-        Err(unreadable) => {
-            let mut denial = trail.deny(unreadable.reason, unreadable.why.clone());
-            denial.tell(unreadable.why, "message".to_owned(), None);
-            return Err(denial);
-        }
+    let unreadable = |trail: Box<Trail>, unreadable: Unreadable| {
+        let mut denial = trail.deny(unreadable.reason, unreadable.why.clone());
+        denial.tell(unreadable.why, "message".to_owned(), None);
+        denial
     };
-    trail.tunnel = Some((Arc::clone(tunnel), call.id.clone()));
-    if let Some(route) = site.rules.provider.closes_method(&call.method) {
+    let name = match tunnel::method(raw) {
+        Ok(name) => name,
+        Err(why) => return Err(unreadable(trail, why)),
+    };
+    let provider = &site.rules.provider;
+    let (closes, action) = (provider.closes_method(&name), provider.method(&name));
+    if closes.is_none() && action.is_none() && site.upstream.unlisted_methods == Then::Forward {
+        return Ok(Matched::Open(Open::Method));
+    }
+    let read = Call::read(raw);
+    if let Ok(call) = &read {
+        trail.tunnel = Some((Arc::clone(tunnel), call.id.clone()));
+    }
+    if let Some(route) = closes {
         let closed = route.doors.first().map(ToString::to_string).unwrap_or_default();
         let why = format!("the provider file closes `{closed}`, and this method gives the same");
         return Err(trail.deny(Reason::RouteUnlisted, why));
     }
-    let Some(action) = site.rules.provider.method(&call.method) else {
-        return match site.upstream.unlisted_methods {
-            Then::Forward => Ok(Matched::Open(Open::Method)),
-            Then::Deny => {
-                let method = site.rules.provider.vocabulary.told(&call.method);
-                Err(trail.deny(Reason::RouteUnlisted, format!("no action declares the method `{method}`")))
-            }
-        };
+    let Some(action) = action else {
+        let method = provider.vocabulary.told(&name);
+        return Err(trail.deny(Reason::RouteUnlisted, format!("no action declares the method `{method}`")));
+    };
+    let call = match read {
+        Ok(call) if call.method == name => call,
+        Ok(_) => {
+            let why = "the call names two methods".to_owned();
+            return Err(unreadable(trail, Unreadable { reason: Reason::ParamInvalid, why }));
+        }
+        Err(why) => return Err(unreadable(trail, why)),
     };
     trail.found(action, Door::MethodCall);
     // The call is refused like any other without a login, also where the server would let anybody ask.

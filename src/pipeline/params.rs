@@ -12,7 +12,7 @@ use super::verdict::Denial;
 
 use crate::model::{Credential, Kind, Reason, Record, Resource};
 use crate::rules::Action;
-use crate::rules::param::{FaultKind, ParamFault, Place};
+use crate::rules::param::{FaultKind, Form, ParamFault, Place};
 use crate::rules::provider::ResourceId;
 use crate::rules::refusal::{self, Template};
 use crate::rules::router::{self, Found, Pattern};
@@ -74,13 +74,16 @@ impl MatchedRequest {
             Ok(params) => params,
             Err(fault) => return Err(refused(trail, &action, &fault, &names)),
         };
-        // A segment that was encoded may turn out to be a word of another door, which the server would go through.
+        // A segment that was encoded may turn out to be a word of another door, which the server would go through; and an id
+        // with a slash may be two segments to a server that decodes more than it should.
         if segments.iter().any(|(_, raw)| raw.contains('%')) {
             let mut written = String::new();
             path(&mut written, &door, &params);
-            match router::find(&trail.site.rules.provider, &method, &written) {
-                Found::Action { pattern, .. } if *pattern == door => {}
-                _ => return Err(trail.deny(Reason::TargetAmbiguous, "the path is another action's once it is decoded")),
+            let provider = &trail.site.rules.provider;
+            let found = router::find(provider, &method, &written);
+            let stays = matches!(found, Found::Action { pattern, .. } if *pattern == door);
+            if !stays || (parts_itself(&action, &params) && router::hides(provider, &written)) {
+                return Err(trail.deny(Reason::TargetAmbiguous, "the path is another action's once it is decoded"));
             }
         }
         Ok(ValidatedRequest::new(trail, action, door, method, params, credential, None))
@@ -109,6 +112,12 @@ impl ValidatedRequest {
         trail.resource = resource;
         Self { trail, action, door, method, params, credential, call }
     }
+}
+
+/// Whether an id in the path holds what parts a path, or what would once it is decoded again.
+fn parts_itself(action: &Action, params: &Record) -> bool {
+    let ids = action.params.iter().filter(|param| matches!(param.place, Place::Path { .. }) && param.form == Form::Id);
+    ids.filter_map(|param| params.value(&param.name)).any(|id| id.to_string().contains(['/', '\\', '%', '?', '#', ';']))
 }
 
 /// The path of `door` with the values of its segments, each in its one spelling, behind what `onto` holds.
@@ -164,12 +173,18 @@ struct Pair {
 
 impl Pair {
     fn new(action: &Action, name: String, value: String) -> Self {
-        let declared = |name: &str| action.param(name).is_some_and(|param| param.place == Place::Query);
+        let declared =
+            |name: &str| is_ignored(action, name) || action.param(name).is_some_and(|param| param.place == Place::Query);
         match name.split_once('[') {
             Some((outer, _)) if action.messages.nest() && declared(outer) => Self { name: outer.to_owned(), nested: true, value },
             _ => Self { name, nested: false, value },
         }
     }
+}
+
+/// Whether the server ignores `name` in a query of the action.
+fn is_ignored(action: &Action, name: &str) -> bool {
+    action.ignored.iter().any(|ignored| ignored == name)
 }
 
 /// Missing names first, then unknown ones, then values: the order in which the server's validator looks.
@@ -184,11 +199,23 @@ fn read(action: &Action, segments: &[(String, String)], given: &[Pair]) -> Resul
     if !action.one_of.is_empty() && chosen == 0 {
         return fault(&action.one_of.join(", "), FaultKind::NoneOf);
     }
-    if let Some(unknown) = given.iter().find(|given| !query().any(|param| param.name == given.name)) {
+    let (ignored, taken): (Vec<&Pair>, Vec<&Pair>) = given.iter().partition(|given| is_ignored(action, &given.name));
+    if let Some(unknown) = taken.iter().find(|given| !query().any(|param| param.name == given.name)) {
         return fault(&unknown.name, FaultKind::Unknown);
     }
     if chosen > 1 {
         return fault(&action.one_of.join(", "), FaultKind::SeveralOf);
+    }
+    for (index, given) in ignored.iter().enumerate() {
+        if given.nested {
+            return fault(&given.name, FaultKind::Nested);
+        }
+        if ignored.iter().skip(index + 1).any(|other| other.name == given.name) {
+            return fault(&given.name, FaultKind::Repeated);
+        }
+        if given.value.chars().any(char::is_control) {
+            return fault(&given.name, FaultKind::Malformed);
+        }
     }
     let mut params = Record::default();
     for param in &action.params {
@@ -203,9 +230,15 @@ fn read(action: &Action, segments: &[(String, String)], given: &[Pair]) -> Resul
             }
             Place::Body | Place::Method => None,
             Place::Query => {
-                let mut values = given.iter().filter(|given| given.name == param.name);
+                let mut values = taken.iter().filter(|given| given.name == param.name);
                 if values.clone().any(|given| given.nested) {
                     return Err(param.nested());
+                }
+                if param.repeated {
+                    if let Some(values) = param.read_all(values.map(|given| given.value.as_str()))? {
+                        params.set(&param.name, values);
+                    }
+                    continue;
                 }
                 let first = values.next();
                 if values.next().is_some() {

@@ -58,7 +58,10 @@ fn without_password(target: &[u8]) -> Cow<'_, [u8]> {
 pub(super) fn target(target: &[u8], site: &Site, action: Option<&Action>) -> String {
     let target = &without_password(target);
     let declared = |name: &[u8]| {
-        action.is_some_and(|action| action.params.iter().any(|param| !param.secret && param.name.as_bytes() == name))
+        action.is_some_and(|action| {
+            let params = action.params.iter().filter(|param| !param.secret).map(|param| &param.name);
+            params.chain(&action.ignored).any(|declared| declared.as_bytes() == name)
+        })
     };
     let mut telling = Telling::new(&site.rules.provider.vocabulary);
     let (end, begins) = path_end(target);

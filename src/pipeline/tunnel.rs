@@ -10,7 +10,42 @@ use crate::rules::json;
 use crate::rules::target;
 use crate::rules::vocabulary::brief;
 
-/// One call of a method.
+/// The method that the call in the content of `raw` runs; of whatever else stands there nothing need be known.
+///
+/// # Errors
+/// Why it cannot be told which method that is.
+pub(super) fn method(raw: &RawRequest<'_>) -> Result<String, Unreadable> {
+    let message = message(raw, |content| {
+        // A decoder may let a broken sequence swallow the quotation mark behind it.
+        str::from_utf8(content).map_err(|_| invalid("the body is not UTF-8"))?;
+        let message = json::field(content, "message").map_err(|error| invalid(format!("the body: {error}")))?;
+        message.ok_or_else(|| invalid("the body has no `message`"))
+    })?;
+    let method = json::field(&message, "method").map_err(|error| invalid(format!("the message: {error}")))?;
+    let method = method.ok_or_else(|| invalid("the call names no method"))?;
+    String::from_utf8(method).map_err(|_| invalid("the name of the method is no text"))
+}
+
+/// The message in the content of `raw`, in JSON as `of_json` finds it there or in a form.
+fn message(raw: &RawRequest<'_>, of_json: impl FnOnce(&[u8]) -> Result<Vec<u8>, Unreadable>) -> Result<Vec<u8>, Unreadable> {
+    let Some(content) = raw.content else { return Err(invalid("the call has no body")) };
+    if raw.has_header("content-encoding") {
+        return Err(invalid("the body is encoded"));
+    }
+    match media_type(raw)?.as_str() {
+        "application/json" => of_json(content),
+        "application/x-www-form-urlencoded" => {
+            let pairs = target::pairs(content).map_err(|_| invalid("the form cannot be read in one way"))?;
+            match <[(String, String); 1]>::try_from(pairs) {
+                Ok([(name, message)]) if name == "message" => Ok(message.into_bytes()),
+                _ => Err(invalid("the form holds something other than one `message`")),
+            }
+        }
+        other => Err(invalid(format!("the body is of the type `{}`", told_type(other)))),
+    }
+}
+
+/// One call of a declared method.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Call {
     /// The caller's id of the call; the answer carries it.
@@ -31,25 +66,11 @@ pub(super) struct Unreadable {
 impl Call {
     /// Reads the call in the content of `raw`.
     pub(super) fn read(raw: &RawRequest<'_>) -> Result<Self, Unreadable> {
-        let Some(content) = raw.content else { return Err(invalid("the call has no body")) };
-        if raw.has_header("content-encoding") {
-            return Err(invalid("the body is encoded"));
-        }
-        let message = match media_type(raw)?.as_str() {
-            "application/json" => {
-                let outer = json::read(content).map_err(|error| invalid(format!("the body: {error}")))?;
-                only_message(outer)?
-            }
-            "application/x-www-form-urlencoded" => {
-                let pairs = target::pairs(content).map_err(|_| invalid("the form cannot be read in one way"))?;
-                match pairs.as_slice() {
-                    [(name, message)] if name == "message" => message.clone(),
-                    _ => return Err(invalid("the form holds something other than one `message`")),
-                }
-            }
-            other => return Err(invalid(format!("the body is of the type `{}`", told_type(other)))),
-        };
-        let inner = json::read(message.as_bytes()).map_err(|error| invalid(format!("the message: {error}")))?;
+        let message = message(raw, |content| {
+            let outer = json::read(content).map_err(|error| invalid(format!("the body: {error}")))?;
+            only_message(outer).map(String::into_bytes)
+        })?;
+        let inner = json::read(&message).map_err(|error| invalid(format!("the message: {error}")))?;
         let Value::Object(mut fields) = inner else { return Err(invalid("the message is no object")) };
         if fields.remove("msg") != Some(json!("method")) {
             return Err(invalid("the message is no method call"));
@@ -88,16 +109,14 @@ impl Call {
     }
 }
 
-/// The content of `raw` as a JSON value with one reading.
+/// The content of `raw` as a JSON value with one reading, whatever its type is said to be: it is sent on as JSON, and what is no
+/// JSON is refused.
 pub(super) fn json_content(raw: &RawRequest<'_>) -> Result<Value, Unreadable> {
     let Some(content) = raw.content else { return Err(invalid("there is no body")) };
     if raw.has_header("content-encoding") {
         return Err(invalid("the body is encoded"));
     }
-    match media_type(raw)?.as_str() {
-        "application/json" => json::read(content).map_err(|error| invalid(format!("the body: {error}"))),
-        other => Err(invalid(format!("the body is of the type `{}`", told_type(other)))),
-    }
+    json::read(content).map_err(|error| invalid(format!("the body: {error}")))
 }
 
 /// A content type as it may be told: one that is in use, or one that is too short for a secret.
@@ -153,6 +172,19 @@ mod tests {
         })
     }
 
+    fn named(kind: &str, content: &str) -> Result<String, Unreadable> {
+        method(&RawRequest {
+            method: "POST",
+            target: b"/",
+            host: None,
+            headers: vec![("content-type", kind.as_bytes())],
+            body: Body::Sized(1),
+            content: Some(content.as_bytes()),
+            client: None,
+            correlation: None,
+        })
+    }
+
     const CALL: &str = r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"getRoomRoles\",\"params\":[\"r1\"]}"}"#;
 
     #[test]
@@ -164,6 +196,25 @@ mod tests {
         assert_eq!(read("application/x-www-form-urlencoded", &form).as_ref(), Ok(&call));
         assert_eq!(call.content(), CALL);
         assert_eq!(read("application/json", &call.content()), Ok(call), "what is sent reads as what was judged");
+    }
+
+    #[test]
+    fn of_a_call_that_nobody_declares_only_the_method_need_be_known() {
+        let plain = |message: &str| json!({ "message": message }).to_string();
+        let deep = format!(r#"{{"method":"m","params":[{}{}]}}"#, "[".repeat(500), "]".repeat(500));
+        for content in [
+            plain(r#"{"method":"m"}"#),
+            plain(r#"{"msg":"method","id":1,"method":"m","params":["cut \ud83d"]}"#),
+            plain(r#"{"msg":"sub","method":"m","params":{"a":1,"a":2}}"#),
+            plain(&deep),
+            plain(r#"{"method":"m"}"#).replacen('{', r#"{"x":1,"x":[2],"#, 1),
+            plain(r#"{"method":"m","x":"HALF"}"#).replace("HALF", r"\ud83d"),
+        ] {
+            assert_eq!(named("application/json", &content), Ok("m".into()), "{content}");
+        }
+        let form = format!("message={}", target::encode(r#"{"method":"m","id":2}"#));
+        assert_eq!(named("application/x-www-form-urlencoded", &form), Ok("m".into()));
+        assert_eq!(named("application/json", CALL), Ok("getRoomRoles".into()));
     }
 
     #[test]

@@ -147,14 +147,18 @@ impl IdentifiedRequest {
         let mut separator = '?';
         for param in action.params.iter().filter(|param| param.place == Place::Query) {
             if let Some(value) = params.value(&param.name) {
-                sent.push(separator);
-                target::encode_onto(&mut sent, &param.name);
-                sent.push('=');
+                let mut pair = |text: &str| {
+                    sent.push(separator);
+                    target::encode_onto(&mut sent, &param.name);
+                    sent.push('=');
+                    target::encode_onto(&mut sent, text);
+                    separator = '&';
+                };
                 match value {
-                    Value::Text(text) => target::encode_onto(&mut sent, text),
-                    other => target::encode_onto(&mut sent, &other.to_string()),
+                    Value::Text(text) => pair(text),
+                    Value::Set(texts) => texts.iter().for_each(|text| pair(text)),
+                    other => pair(&other.to_string()),
                 }
-                separator = '&';
             }
         }
         let content = action.takes_body().then(|| body(&action, &params));

@@ -1,5 +1,7 @@
 //! The policy enforcement point: translates between the proxy engine's hooks and the walk, and decides nothing itself.
 
+mod body;
+
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -20,19 +22,21 @@ use super::errors::Told;
 use super::fence::Handover;
 use super::gate::{Gate, Underway, nothing_served};
 use super::peer::{Connector, failure};
+use super::read_first::{ReadBody, Sender};
 use super::relay::REQUEST_ID;
 use super::stand_in::Restoring;
 use super::streams;
 use crate::audit::Recorded;
 use crate::metrics::{self, Labels, RejectedCause, UpstreamError};
-use crate::model::{Body, Door, Mode, Reason};
-use crate::pipeline::{self, Admission, Moment, Open, Outcome, Permit, Refused, Site};
+use crate::model::{Door, Mode, Reason};
+use crate::pipeline::{Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::traces::{Ended, Trace, Walked};
 
 /// The first of the pools of one connection each, which no other request finds.
 const FRESH: u64 = 2;
-/// How long the body of a refused request may take to arrive before the connection is given up.
+/// How long the body of a refused request may take to arrive before the connection is given up, and how long it may be.
 const DRAIN: Duration = Duration::from_secs(5);
+const LONGEST_DRAINED: usize = 64 * 1024;
 
 /// Carries out what the walk says.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(super) struct Gateway {
     gate: Arc<Gate>,
     /// Connects where the engine's own line is not what goes out.
     connector: Connector,
+    /// Sends what was read of a body and is more than the engine keeps.
+    sender: Sender,
     /// How many requests had a connection of their own.
     tries: AtomicU64,
 }
@@ -72,8 +78,8 @@ pub(super) struct Exchange {
     handover: Option<Arc<Handover>>,
     /// Whether the upstream is asked to speak WebSocket.
     upgrade: bool,
-    /// Whether the content was read before the verdict.
-    inspected: bool,
+    /// What was read of the body before the verdict.
+    read: Option<ReadBody>,
     /// Whether the permit's content was handed to the upstream in this try.
     sent: bool,
     /// When the head of this try was ready for the upstream.
@@ -102,7 +108,7 @@ impl Gateway {
     /// A gateway to what `gate` knows.
     #[must_use]
     pub(super) fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, connector: Connector::new(), tries: AtomicU64::new(0) }
+        Self { gate, connector: Connector::new(), sender: Sender::new(), tries: AtomicU64::new(0) }
     }
 
     /// Judges the request, whose target was `received` so where the engine was not shown all of it.
@@ -113,12 +119,11 @@ impl Gateway {
         received: Option<&[u8]>,
         walked: &mut Walked,
     ) -> Admission {
-        let content = self.content(session, exchange, received).await;
-        exchange.inspected = content.is_some();
+        let read = self.read(session, exchange, received).await;
         let bodiless = session.as_downstream_mut().is_body_empty();
         let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
         raw.target = received.unwrap_or(raw.target);
-        raw.content = content.as_deref();
+        raw.content = read.as_ref().filter(|read| read.whole).map(|read| read.bytes.as_slice());
         let now = Moment::now();
         let Some(first) = self.gate.first_site() else { return nothing_served() };
         let mut refuse =
@@ -146,41 +151,9 @@ impl Gateway {
             return refuse(site, Reason::FramingInvalid, "the header section is too large");
         }
         let Some(handle) = self.gate.handles.get(index) else { return nothing_served() };
-        self.gate.pipeline.admit(&raw, &site, &handle.identity, now, walked).await
-    }
-
-    /// The content of a request that cannot be judged without it, if it is within its bound.
-    async fn content(&self, session: &mut Session, exchange: &Exchange, target: Option<&[u8]>) -> Option<Vec<u8>> {
-        let limit = self.gate.config.limits.inspected_body;
-        let bodiless = session.as_downstream_mut().is_body_empty();
-        {
-            let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
-            raw.target = target.unwrap_or(raw.target);
-            let announced = match raw.body {
-                Body::Absent => return None,
-                Body::Sized(length) => usize::try_from(length).unwrap_or(usize::MAX),
-                Body::Streamed => 0,
-            };
-            let host = convert::addressed(&raw, session.req_header().version)?;
-            let (_, site) = self.gate.site_for(host)?;
-            if announced > limit || !pipeline::wants_content(&raw, &site) {
-                return None;
-            }
-        }
-        if session.req_header().headers.contains_key("expect") {
-            // The client waits to be asked for its body.
-            session.as_downstream_mut().write_continue_response().await.ok()?;
-        }
-        // Buffered, so that a call that passes as received can still be forwarded.
-        session.as_downstream_mut().enable_retry_buffering();
-        let mut content = Vec::new();
-        while let Some(chunk) = session.as_downstream_mut().read_request_body().await.ok()? {
-            content.extend_from_slice(&chunk);
-            if content.len() > limit {
-                return None;
-            }
-        }
-        (!session.as_downstream_mut().retry_buffer_truncated()).then_some(content)
+        let admission = self.gate.pipeline.admit(&raw, &site, &handle.identity, now, walked).await;
+        exchange.read = read;
+        admission
     }
 
     /// Lets a connection survive a refusal that is sent before the request's body was read: the engine reads a short one
@@ -188,7 +161,7 @@ impl Gateway {
     fn keep_after_refusal(&self, session: &mut Session) {
         let headers = &session.req_header().headers;
         let length = headers.get("content-length").and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
-        let short = length.is_some_and(|length: usize| length <= self.gate.config.limits.inspected_body);
+        let short = length.is_some_and(|length: usize| length <= LONGEST_DRAINED);
         if short && !headers.contains_key("expect") && !headers.contains_key("transfer-encoding") {
             let downstream = session.as_downstream_mut();
             downstream.set_close_on_response_before_downstream_finish(false);
@@ -229,7 +202,7 @@ impl ProxyHttp for Gateway {
             refused: None,
             handover: None,
             upgrade: false,
-            inspected: false,
+            read: None,
             sent: false,
             forwarded: None,
             retrying: false,
@@ -277,20 +250,17 @@ impl ProxyHttp for Gateway {
                     exchange.door = Door::MethodCall;
                 }
                 exchange.stage = Stage::PassThrough(open);
-                Ok(false)
             }
             Admission::Observed { id, action, door } => {
                 exchange.stage = Stage::PassThrough(Open::Route);
                 exchange.id = Some(id);
                 exchange.action = action;
                 exchange.door = door;
-                Ok(false)
             }
             Admission::Permitted(permit) => {
                 permit.trail().action().clone_into(&mut exchange.action);
                 exchange.door = permit.trail().door();
                 exchange.stage = Stage::Admitted(permit);
-                Ok(false)
             }
             Admission::Refused(refused) => {
                 exchange.action.clone_from(&refused.action);
@@ -298,8 +268,14 @@ impl ProxyHttp for Gateway {
                 exchange.id = Some(refused.id.clone());
                 exchange.stage = Stage::Refused;
                 self.answer(session, &refused).await?;
-                Ok(true)
+                return Ok(true);
             }
+        }
+        // The engine would announce a body to the upstream where it read one, though none is sent.
+        let left_behind = matches!(&exchange.stage, Stage::Admitted(permit) if permit.content().is_none());
+        match exchange.read.take_if(|read| read.forgotten || (left_behind && !read.bytes.is_empty())) {
+            Some(read) => self.send(session, exchange, read).await.map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -360,7 +336,7 @@ impl ProxyHttp for Gateway {
                 if exchange.tunnel.is_none() && upstream_request.remove_header("upgrade").is_some() {
                     upstream_request.remove_header("connection");
                 }
-                if exchange.inspected {
+                if exchange.read.is_some() {
                     // The client was already asked for its body.
                     upstream_request.remove_header("expect");
                 }

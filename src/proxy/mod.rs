@@ -21,6 +21,7 @@ mod online;
 mod patience;
 mod peer;
 mod probe;
+mod read_first;
 mod relay;
 mod server;
 mod sockets;

@@ -3,6 +3,7 @@
 mod beside;
 mod clash;
 mod facts;
+mod params;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -12,10 +13,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-use super::param::{Param, Place as ParamPlace};
-use super::provider::{
-    Action, FactUse, Own, Provider, ResourceId, Route, TableUse, Tunnel, empty, form, nearest, reasons_with_words,
-};
+use super::param::Place as ParamPlace;
+use super::provider::{Action, FactUse, Own, Provider, ResourceId, Route, TableUse, Tunnel, nearest, reasons_with_words};
 use super::raw;
 use super::refusal::{Messages, Template as Body, Words};
 use super::router::{Pattern, Tree};
@@ -343,7 +342,9 @@ impl<'a> Check<'a> {
         for name in resource_params.iter().filter(|name| params.iter().any(|param| param.secret && param.name == **name)) {
             self.fault(&Spanned::new(span.clone(), ()), format!("`{name}` is secret, and a resource stands in every record"));
         }
-        for name in resource_params.iter().chain(raw.one_of.iter().map(Spanned::get_ref)).chain(raw.own.keys()) {
+        let mut single: Vec<&String> = resource_params.iter().chain(raw.one_of.iter().map(Spanned::get_ref)).collect();
+        single.extend(raw.own.keys());
+        for name in single.iter().copied() {
             if !known(name) {
                 let at = Spanned::new(span.clone(), ());
                 self.hinted(&at, format!("`{name}` is no parameter"), name, names.iter().map(String::as_str));
@@ -383,6 +384,9 @@ impl<'a> Check<'a> {
             let attribute = attribute.clone().unwrap_or_else(|| name.clone());
             table_uses.push(TableUse { table: name.clone(), key: key.clone(), attribute });
         }
+        single.extend(fact_uses.iter().flat_map(|fact| fact.inputs.iter().map(|(_, param)| param)));
+        single.extend(table_uses.iter().map(|table| &table.key));
+        self.counted(&raw.params, &raw.ignored, &single);
         Action {
             place: self.place(raw.id.span().start),
             id: raw.id.into_inner(),
@@ -395,6 +399,7 @@ impl<'a> Check<'a> {
             method: raw.method.map(Spanned::into_inner),
             method_params: raw.method_params.into_iter().map(Spanned::into_inner).collect(),
             one_of: raw.one_of.into_iter().map(Spanned::into_inner).collect(),
+            ignored: raw.ignored.into_iter().map(Spanned::into_inner).collect(),
             own: raw
                 .own
                 .into_iter()
@@ -410,39 +415,6 @@ impl<'a> Check<'a> {
             words: self.words(raw.refusals),
             messages: messages.with(raw.any_of),
             usual: Usual::default(),
-        }
-    }
-
-    fn param(&mut self, name: &str, spanned: &Spanned<raw::Param>, doors: &[Pattern]) -> Param {
-        let raw = spanned.get_ref();
-        let in_path = doors.iter().all(|door| door.names().any(|segment| segment == name));
-        let place = match raw.place {
-            raw::ParamPlace::Path => ParamPlace::Path { encoded: raw.encoded },
-            raw::ParamPlace::Query => ParamPlace::Query,
-            raw::ParamPlace::Body => ParamPlace::Body,
-            raw::ParamPlace::Method => ParamPlace::Method,
-        };
-        match raw.place {
-            raw::ParamPlace::Path if !in_path => self.fault(spanned, format!("`{name}` is in no path of the action")),
-            raw::ParamPlace::Path if !raw.required => self.fault(spanned, format!("`{name}` is in the path, so it is required")),
-            raw::ParamPlace::Query | raw::ParamPlace::Body | raw::ParamPlace::Method if raw.encoded => {
-                self.fault(spanned, "`encoded` is for path parameters")
-            }
-            raw::ParamPlace::Body if doors.iter().any(|door| door.method == "GET") => {
-                self.fault(spanned, format!("`{name}` is in the body, which GET has none of"))
-            }
-            _ => {}
-        }
-        self.bounds(name, spanned);
-        let refusal = raw.refusal.as_ref().and_then(|body| self.parsed(body));
-        Param {
-            name: name.to_owned(),
-            place,
-            form: form(raw),
-            required: raw.required,
-            empty: empty(raw.empty),
-            refusal,
-            secret: raw.secret,
         }
     }
 

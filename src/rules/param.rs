@@ -2,10 +2,9 @@
 
 use crate::model::{Kind, Value};
 
-/// The longest value of a parameter that states no bound of its own, in bytes.
-const LONGEST_VALUE: usize = 2048;
-/// The longest JSON value of a method's parameter, in bytes.
-const LONGEST_JSON: usize = 64 * 1024;
+/// The longest value of a parameter that states no bound of its own, in bytes: longer than any target, so that one in the query
+/// is bounded by the head, and one in a body by what a record may hold.
+pub(super) const LONGEST_VALUE: usize = 64 * 1024;
 /// The greatest whole number of a parameter that states no bound of its own: a server that computes with doubles reads a
 /// greater one as its neighbour.
 pub(super) const GREATEST_INTEGER: i64 = (1 << 53) - 1;
@@ -25,6 +24,8 @@ pub struct Param {
     pub required: bool,
     /// What an empty value means.
     pub empty: Empty,
+    /// Whether it may be given more than once in a query: then its values are a set to policies, sent on in their order.
+    pub repeated: bool,
     /// A refusal of its own for a bad value: the body's template.
     pub refusal: Option<super::refusal::Template>,
     /// Whether its value is a credential, which no record and no trace shows.
@@ -61,7 +62,8 @@ pub enum Empty {
 /// The form of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
-    /// 1 to 255 printable characters without space, quote, slash, backslash, `?`, `#`, `%`, `&`.
+    /// 1 to 255 bytes without control characters, neither `.` nor `..`: what else an id may be only the server knows. It is
+    /// encoded wherever it is sent.
     Id,
     /// A text without control characters, bounds in bytes.
     Text {
@@ -149,6 +151,7 @@ impl Param {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self.form {
+            _ if self.repeated => Kind::Set,
             Form::Integer { .. } => Kind::Integer,
             Form::Boolean => Kind::Boolean,
             Form::Id | Form::Text { .. } | Form::Enum { .. } | Form::JsonObject | Form::Sort | Form::Json => Kind::Text,
@@ -168,6 +171,18 @@ impl Param {
             }
         }
         self.form.read(text).map(Some).map_err(|kind| self.fault(kind))
+    }
+
+    /// Reads the decoded values of a parameter that may be given more than once; nothing when none counts as given.
+    ///
+    /// # Errors
+    /// What the form of one of them does not allow.
+    pub fn read_all<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Result<Option<Value>, ParamFault> {
+        let mut values = Vec::new();
+        for text in texts {
+            values.extend(self.read(text)?.map(|value| value.to_string()));
+        }
+        Ok((!values.is_empty()).then_some(Value::Set(values)))
     }
 
     /// Reads one of a method's parameters; nothing when it counts as not given.
@@ -256,10 +271,9 @@ fn id(text: &str) -> Result<Value, FaultKind> {
     if text.len() > LONGEST_ID {
         return Err(FaultKind::TooLong(LONGEST_ID));
     }
-    let allowed = |c: char| {
-        !c.is_control() && !c.is_whitespace() && !matches!(c, '"' | '\'' | '`' | '/' | '\\' | '?' | '#' | '%' | '&' | '<' | '>')
-    };
-    if text.chars().all(allowed) { Ok(Value::Text(text.to_owned())) } else { Err(FaultKind::Malformed) }
+    // Where it stands in a path, a server would resolve a dot segment even when it is encoded.
+    let dots = matches!(text, "." | "..");
+    if dots || text.chars().any(char::is_control) { Err(FaultKind::Malformed) } else { Ok(Value::Text(text.to_owned())) }
 }
 
 fn bounded(text: &str, min: usize, max: usize) -> Result<Value, FaultKind> {
@@ -291,8 +305,8 @@ fn integer(text: &str, min: i64, max: i64) -> Result<Value, FaultKind> {
 }
 
 fn json(text: &str) -> Result<Value, FaultKind> {
-    if text.len() > LONGEST_JSON {
-        return Err(FaultKind::TooLong(LONGEST_JSON));
+    if text.len() > LONGEST_VALUE {
+        return Err(FaultKind::TooLong(LONGEST_VALUE));
     }
     let value = serde_json::from_str::<serde_json::Value>(text).map_err(|_| FaultKind::Malformed)?;
     Ok(Value::Text(value.to_string()))
@@ -354,6 +368,30 @@ mod tests {
         let form = Form::Enum { values: vec!["LastNameDesc".into()], any_case: true };
         assert_eq!(read(&form, "lastNameDesc"), Ok(Value::Text("lastNameDesc".into())));
         assert_eq!(read(&form, "lastName"), Err(FaultKind::NotListed("LastNameDesc".into())));
+    }
+
+    #[test]
+    fn an_id_is_whatever_a_server_can_hold() {
+        for text in [
+            "Helpdesk Team",
+            "R&D",
+            "50% Teilzeit",
+            "Owner's club",
+            "Betriebsrat/BR",
+            "Team #1",
+            "!test/v6 🐈\u{fe0f}:hs",
+            "a\\b",
+            "<x>",
+            "...",
+            "a?b",
+        ] {
+            assert_eq!(read(&Form::Id, text), Ok(Value::Text(text.into())), "{text}");
+        }
+        for text in [".", "..", "a\nb", "\0", "\u{7f}", "\u{85}"] {
+            assert_eq!(read(&Form::Id, text), Err(FaultKind::Malformed), "{text:?}");
+        }
+        assert_eq!(read(&Form::Id, ""), Err(FaultKind::TooShort(1)));
+        assert_eq!(read(&Form::Id, &"a".repeat(256)), Err(FaultKind::TooLong(255)));
     }
 
     proptest! {

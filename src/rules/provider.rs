@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::param::{Empty, Form, GREATEST_INTEGER, Param, Place};
+use super::param::{Empty, Form, GREATEST_INTEGER, LONGEST_VALUE, Param, Place};
 pub use super::raw::{HostHeader, Then};
 use super::refusal::{Messages, Template, Words, status};
 use super::router::{Pattern, Tree};
@@ -91,6 +91,8 @@ pub struct Action {
     pub method_params: Vec<String>,
     /// Of these parameters exactly one is given.
     pub one_of: Vec<String>,
+    /// Names in the query that the server ignores: accepted once, recorded, and not sent on.
+    pub ignored: Vec<String>,
     /// Parameters that may name the caller: by id, or by name.
     pub own: Vec<(String, Own)>,
     /// Its parameters by name, which is also the order in which they are sent on.
@@ -332,7 +334,7 @@ pub(super) fn form(raw: &super::raw::Param) -> Form {
     use super::raw::ParamType;
     match raw.kind {
         ParamType::Id => Form::Id,
-        ParamType::String => Form::Text { min: raw.min_length.unwrap_or(0), max: raw.max_length.unwrap_or(2048) },
+        ParamType::String => Form::Text { min: raw.min_length.unwrap_or(0), max: raw.max_length.unwrap_or(LONGEST_VALUE) },
         ParamType::Integer => {
             Form::Integer { min: raw.minimum.unwrap_or(-GREATEST_INTEGER), max: raw.maximum.unwrap_or(GREATEST_INTEGER) }
         }

@@ -252,6 +252,8 @@ pub(super) struct Action {
     pub(super) method_params: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) one_of: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) ignored: Vec<Spanned<String>>,
     #[serde(default, rename = "self")]
     pub(super) own: BTreeMap<String, Spanned<Identity>>,
     #[serde(default)]
@@ -316,6 +318,8 @@ pub(super) struct Param {
     pub(super) empty: Empty,
     #[serde(default)]
     pub(super) encoded: bool,
+    #[serde(default)]
+    pub(super) repeated: bool,
     pub(super) refusal: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) secret: bool,

@@ -277,7 +277,8 @@ fn legal(segments: &[(&str, String)], declared: impl Fn(&str) -> bool) -> bool {
 
 /// Whether a server that decodes more than its segments would find a watched pattern in `path`, where it does not stand
 /// openly (with another method, which a route declares).
-fn hides(provider: &Provider, path: &str) -> bool {
+#[must_use]
+pub fn hides(provider: &Provider, path: &str) -> bool {
     target::needs_declaration(path) && {
         let openly = provider.tree.on(path);
         target::some_reading(path, |reading| provider.tree.nearly(reading, |door| !openly.contains(&door)))

@@ -1,7 +1,7 @@
 //! The verdicts on which rolegate and the servers' own parsers agreed, held. `tests/differential/run` compares afresh.
 
 #[path = "../differential/verdict.rs"]
-mod verdict;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 

@@ -45,13 +45,6 @@ fn cases() -> Vec<Case> {
         case("filter", Fault::BrokenPercent, with("filter=%"), Reason::ParamInvalid, legacy(&malformed("filter"))),
         case("filter", Fault::NotUtf8, with("filter=%c3%28"), Reason::ParamInvalid, legacy(&malformed("filter"))),
         case("filter", Fault::ControlCharacter, with("filter=a%00"), Reason::ParamInvalid, legacy(&malformed("filter"))),
-        case(
-            "filter",
-            Fault::TooLong,
-            with(&format!("filter={}", "a".repeat(2049))),
-            Reason::ParamInvalid,
-            legacy(&too_long(2048)),
-        ),
         case("sort", Fault::OtherCase, with("SORT={}"), Reason::ParamUnknown, legacy(UNKNOWN)),
         case("sort", Fault::Repeated, with("sort=%7B%7D&sort=%7B%7D"), Reason::ParamRepeated, legacy(STRING)),
         case("sort", Fault::Bracketed, with("sort[username]=1"), Reason::ParamInvalid, legacy(STRING)),
@@ -60,7 +53,6 @@ fn cases() -> Vec<Case> {
         case("sort", Fault::NotUtf8, with("sort=%ff"), Reason::ParamInvalid, legacy(&malformed("sort"))),
         case("sort", Fault::ControlCharacter, with("sort=%0A"), Reason::ParamInvalid, not_json("sort", "\n")),
         case("sort", Fault::Empty, with("sort="), Reason::ParamInvalid, not_json("sort", "")),
-        case("sort", Fault::TooLong, with(&format!("sort={}", "1".repeat(2049))), Reason::ParamInvalid, legacy(&too_long(2048))),
         whole(with("x=1"), Reason::ParamUnknown, legacy(UNKNOWN)),
         whole(with("query=%7B%7D"), Reason::ParamUnknown, legacy(UNKNOWN)),
         whole(with("__proto__=x"), Reason::ParamUnknown, legacy(UNKNOWN)),
@@ -70,7 +62,7 @@ fn cases() -> Vec<Case> {
         whole(with("a%zz=x"), Reason::ParamInvalid, legacy(&malformed("a%zz"))),
         whole(with(&"x&".repeat(100)), Reason::ParamUnknown, legacy(UNKNOWN)),
     ];
-    for room in ["a%0Ab", "a%20b", "a+b", "a%2Fb", "a%00", "%22a%22", "a%25b", "%3Cb%3E"] {
+    for room in ["a%0Ab", "a%00", "a%1Fb", "a%C2%9Fb", ".", "..", "%2E%2e"] {
         let target = at(&format!("roomId={room}"));
         cases.push(case("roomId", Fault::ControlCharacter, target, Reason::ParamInvalid, legacy(&malformed("roomId"))));
     }

@@ -3,6 +3,7 @@
 
 use rolegate::model::Reason;
 use rolegate::rules::param::{Empty, Form, Param, Place};
+use rolegate::rules::target::LONGEST_TARGET;
 use rolegate::rules::{Action, Ruleset, Sources};
 
 use super::{assert_denied, assert_no_secret_recorded, assert_refusal};
@@ -84,10 +85,13 @@ pub async fn refuse_all(gate: &Gate, cases: &[Case], headers: &[(&str, String)])
 /// Every fault that a value of `param` can have, by its form.
 fn possible(param: &Param) -> Vec<Fault> {
     let mut faults = match &param.form {
-        Form::Id | Form::Text { .. } => vec![Fault::TooLong, Fault::ControlCharacter],
+        Form::Id => vec![Fault::TooLong, Fault::ControlCharacter],
+        // A longer one is a longer target, and refused as that.
+        Form::Text { max, .. } if *max >= LONGEST_TARGET => vec![Fault::ControlCharacter],
+        Form::Text { .. } => vec![Fault::TooLong, Fault::ControlCharacter],
         Form::Integer { .. } => vec![Fault::NotANumber, Fault::Fraction, Fault::BelowBound, Fault::AboveBound],
         Form::Boolean | Form::Enum { .. } => vec![Fault::BadValue],
-        Form::JsonObject | Form::Sort | Form::Json => vec![Fault::BadValue, Fault::TooLong, Fault::ControlCharacter],
+        Form::JsonObject | Form::Sort | Form::Json => vec![Fault::BadValue, Fault::ControlCharacter],
     };
     let takes_empty = matches!(param.form, Form::Text { min: 0, .. }) || param.empty == Empty::Absent;
     if !takes_empty {
@@ -95,7 +99,10 @@ fn possible(param: &Param) -> Vec<Fault> {
     }
     faults.extend([Fault::BrokenPercent, Fault::NotUtf8]);
     if param.place == Place::Query {
-        faults.extend([Fault::OtherCase, Fault::Repeated, Fault::Bracketed, Fault::Dotted]);
+        faults.extend([Fault::OtherCase, Fault::Bracketed, Fault::Dotted]);
+        if !param.repeated {
+            faults.push(Fault::Repeated);
+        }
         if param.required {
             faults.push(Fault::Missing);
         }

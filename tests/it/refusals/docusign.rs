@@ -65,7 +65,11 @@ fn rows() -> Vec<Row> {
             method: "DELETE",
             ..row(Reason::MethodNotDeclared, 405, "ROLEGATE_METHOD_NOT_ALLOWED", "The method is not allowed.")
         },
-        Row { body: b"{}", ..row(Reason::BodyTooLarge, 413, "ROLEGATE_BODY_TOO_LARGE", "The request body is too large.") },
+        Row {
+            body: b"{}",
+            config: |config| config.limits.inspected_body = 1,
+            ..row(Reason::BodyTooLarge, 413, "ROLEGATE_BODY_TOO_LARGE", "The request body is too large.")
+        },
         Row { headers: bearer("eve"), ..denied(Reason::PolicyDenied) },
         Row { headers: bearer("mallory"), ..denied(Reason::PolicyDenied) },
         Row {

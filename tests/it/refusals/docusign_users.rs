@@ -42,13 +42,6 @@ fn cases(prefix: &str) -> Vec<Case> {
         case("roomId", Fault::BrokenPercent, room("1%"), Reason::TargetAmbiguous, target),
         case("roomId", Fault::NotUtf8, room("%ff"), Reason::TargetAmbiguous, target),
         case("filter", Fault::ControlCharacter, at("filter=a%0D"), Reason::ParamInvalid, malformed("filter")),
-        case(
-            "filter",
-            Fault::TooLong,
-            at(&format!("filter={}", "a".repeat(256))),
-            Reason::ParamInvalid,
-            invalid("The parameter filter must have at most 255 characters."),
-        ),
         whole(at("x=1"), Reason::ParamUnknown, unknown("x")),
         whole(at("accountId=a"), Reason::ParamUnknown, unknown("accountId")),
         whole(at("__proto__=x"), Reason::ParamUnknown, unknown("__proto__")),

@@ -3,6 +3,7 @@
 use rolegate::demo::Sample;
 use rolegate::model::Reason;
 use rolegate::rules::param::{Form, Param, Place};
+use rolegate::rules::target::LONGEST_TARGET;
 use rolegate::rules::{Action, Ruleset, Sources};
 
 use super::cases::{Case, Fault, assert_complete, refuse_all, whole};
@@ -43,14 +44,12 @@ fn faults(param: &Param) -> Vec<(Fault, String, String)> {
     let long = |limit: usize| format!("Parameter {name} must have at most {limit} characters");
     let malformed = format!("Parameter {name} holds characters that are not allowed");
     match &param.form {
-        Form::Id => vec![
-            (Fault::TooLong, "a".repeat(256), long(255)),
-            (Fault::ControlCharacter, "a%C2%85".into(), malformed.clone()),
-            (Fault::ControlCharacter, "a%27b".into(), malformed),
-        ],
+        Form::Id => vec![(Fault::TooLong, "a".repeat(256), long(255)), (Fault::ControlCharacter, "a%C2%85".into(), malformed)],
         Form::Text { min, max } => {
-            let mut faults =
-                vec![(Fault::TooLong, "a".repeat(max + 1), long(*max)), (Fault::ControlCharacter, "a%C2%85".into(), malformed)];
+            let mut faults = vec![(Fault::ControlCharacter, "a%C2%85".into(), malformed)];
+            if *max < LONGEST_TARGET {
+                faults.push((Fault::TooLong, "a".repeat(max + 1), long(*max)));
+            }
             if *min > 0 && param.place == Place::Query {
                 faults.push((Fault::Empty, String::new(), format!("Parameter {name} must have at least {min} characters")));
             }
@@ -140,7 +139,9 @@ fn cases(action: &Action) -> Vec<Case> {
                     case(fault, at(format!("{other}=1")), Reason::ParamUnknown, &format!("Unknown parameter: {other}"));
                 }
                 let repeated = format!("Parameter {name} was given more than once");
-                case(Fault::Repeated, at(format!("{name}=1&{name}=1")), Reason::ParamRepeated, &repeated);
+                if !param.repeated {
+                    case(Fault::Repeated, at(format!("{name}=1&{name}=1")), Reason::ParamRepeated, &repeated);
+                }
             }
             Place::Body | Place::Method => {}
         }
@@ -195,13 +196,7 @@ async fn a_search_whose_body_has_not_one_reading_is_refused() {
             "application/x-www-form-urlencoded",
             "access_token=other",
             Reason::ParamInvalid,
-            "the body is of the type `application/x-www-form-urlencoded`",
-        ),
-        (
-            "application/json; charset=utf-16",
-            "{}",
-            Reason::ParamInvalid,
-            "the content type has a parameter other than `charset=utf-8`",
+            "the body: expected value at line 1 column 1",
         ),
     ] {
         let mut headers = token();
@@ -213,7 +208,7 @@ async fn a_search_whose_body_has_not_one_reading_is_refused() {
     }
     let mut headers = token();
     headers.push(("Content-Type", "application/json".to_owned()));
-    let long = format!(r#"{{"search_term":"{}"}}"#, "a".repeat(64 * 1024));
+    let long = format!(r#"{{"search_term":"{}"}}"#, "a".repeat(256 * 1024));
     let answer = connection.request("POST", "/_matrix/client/v3/user_directory/search", &headers, long.as_bytes()).await;
     assert_eq!((answer.status, answer.json()["errcode"].as_str()), (413, Some("M_TOO_LARGE")));
     let answer = gate.connect().await.request("POST", "/_matrix/client/v3/user_directory/search", &token(), b"").await;

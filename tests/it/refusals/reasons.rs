@@ -141,7 +141,8 @@ async fn provoke(reason: Reason) -> Option<Met> {
         Reason::BodyTooLarge => {
             let body =
                 r#"{"success":false,"error":"Request body too large [error-body-too-large]","errorType":"error-body-too-large"}"#;
-            Met::by(gate().await, "GET", &room, &login("carol"), b"{}").await.told(413, body).of(rooms)
+            let gate = GateBuilder::rocketchat().await.with(|config| config.limits.inspected_body = 1).start();
+            Met::by(gate, "GET", &room, &login("carol"), b"{}").await.told(413, body).of(rooms)
         }
         Reason::CredentialMissing => Met::get(gate().await, &room, &login("carol")[..1]).await.told(401, LOG_IN).of(rooms),
         Reason::CredentialAmbiguous => Met::get(gate().await, &room, &with("X-Auth-Token", "eve-token")).await.of(rooms),

@@ -40,7 +40,7 @@ fn cases() -> Vec<Case> {
         whole(at("rid=r1&x[]=1"), Reason::ParamUnknown, typed(UNKNOWN)),
         whole(at("rid=r1?rid=r2"), Reason::TargetAmbiguous, INVALID_TARGET),
     ];
-    for value in ["a%0D%0Ab", "%C2%85", "a%E2%80%A8b", "..%2Fx", "a%5Cb", "a%26b", "a%23b", "a%3Fb", "%60", "%27"] {
+    for value in ["a%0D%0Ab", "%C2%85", "%7F", ".", "..", "%2e%2E"] {
         let target = at(&format!("rid={value}"));
         cases.push(case("rid", Fault::ControlCharacter, target, Reason::ParamInvalid, typed(&malformed("rid"))));
     }

@@ -40,8 +40,10 @@ fn cases() -> Vec<Case> {
         case("roomId", Fault::TooLong, with(&format!("roomId={long}")), Reason::ParamInvalid, typed(&too_long(255))),
         case("roomId", Fault::ControlCharacter, with("roomId=a%7F"), Reason::ParamInvalid, typed(&malformed("roomId"))),
         whole(with("x=1"), Reason::ParamUnknown, typed(UNKNOWN)),
-        whole(with("sort=%7B%7D"), Reason::ParamUnknown, typed(UNKNOWN)),
-        whole(with("query=%7B%7D"), Reason::ParamUnknown, typed(UNKNOWN)),
+        whole(with("fields=%7B%7D"), Reason::ParamUnknown, typed(UNKNOWN)),
+        whole(with("sort=a&sort=a"), Reason::ParamRepeated, typed(STRING)),
+        whole(with("query[]=a"), Reason::ParamInvalid, typed(STRING)),
+        whole(with("query=%0A"), Reason::ParamInvalid, typed(&malformed("query"))),
         whole(with("__proto__=x"), Reason::ParamUnknown, typed(UNKNOWN)),
         whole(with(&"count=1&".repeat(101)), Reason::ParamUnknown, typed(UNKNOWN)),
     ];
