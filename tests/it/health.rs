@@ -9,18 +9,20 @@ use rolegate::demo::{Behaviour, Sample};
 use serde_json::{Value, json};
 
 use crate::support::gate::login;
-use crate::support::{Connection, Gate, GateBuilder, Process, Program, until};
+use crate::support::{Connection, Gate, GateBuilder, PATIENCE, Process, Program, until};
 
 const UP: &str = r#"rolegate_upstream_up{provider="rocketchat"}"#;
 const SILENT: &str = "THE UPSTREAM DOES NOT ANSWER";
 
 /// The first server of `/status`, once `wanted` holds for it.
 async fn server(gate: &Gate, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let server = gate.admin_get("/status").await.json()["upstreams"][0]["servers"][0].clone();
         if wanted(&server) {
             return server;
         }
+        assert!(tokio::time::Instant::now() < deadline, "still waiting: {server}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -163,7 +165,9 @@ async fn a_configuration_that_was_edited_is_told_in_log_metric_and_status_until_
         let admin = program.admin;
         async move {
             let line = format!("\nrolegate_config_matches_disk {value}\n");
+            let deadline = tokio::time::Instant::now() + PATIENCE;
             while !Connection::open(admin).await.get("/metrics", &[]).await.text().contains(&line) {
+                assert!(tokio::time::Instant::now() < deadline, "still waiting: {line}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

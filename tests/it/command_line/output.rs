@@ -28,6 +28,8 @@ const PRINTS: &[(&[&str], i32)] = &[
     (&["explain", "--provider", "rocketchat", "GET /api/v1/rooms.roles?rid=abc"], 6),
     (&["explain", "--provider", "rocketchat", "--format", "json", "GET /api/v1/rooms.roles?rid=abc"], 6),
     (&["audit", "verify", "--format", "json", "broken.jsonl"], 7),
+    (&["audit", "rotate", "empty.jsonl"], 0),
+    (&["audit", "rotate", "--format", "json", "empty.jsonl"], 0),
     (&["actions"], 0),
     (&["actions", "--format", "json"], 0),
     (&["schema"], 0),
@@ -41,6 +43,7 @@ const SILENT: &[&str] = &["run", "healthcheck", "status", "help"];
 
 fn prepare(folder: &Path) {
     fs::write(folder.join("broken.jsonl"), BROKEN).unwrap();
+    fs::write(folder.join("empty.jsonl"), "").unwrap();
     Policies::write(&folder.join("faulty")).put("policy.cedar", "permit");
     let case = "[[case]]\nname = \"wrong\"\nrequest = \"GET /api/v1/rooms.roles?rid=r1\"\nexpect = \"permit\"\n";
     Policies::write(&folder.join("failing")).put("cases.toml", case);
