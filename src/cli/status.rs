@@ -87,6 +87,11 @@ fn worries(told: &Value) -> Vec<String> {
     for server in servers(told).filter(|server| server.get("up") == Some(&Value::Bool(false))) {
         worries.push(format!("{} does not answer: {}", text(server, "/url"), text(server, "/why")));
     }
+    for upstream in told.get("upstreams").and_then(Value::as_array).into_iter().flatten() {
+        let missing = upstream.get("missing_routes").and_then(Value::as_array).into_iter().flatten();
+        let name = text(upstream, "/name");
+        worries.extend(missing.map(|route| format!("{name} has no route `{}`: what needs it is refused", text(route, ""))));
+    }
     worries
 }
 
@@ -222,6 +227,7 @@ mod tests {
         told["config"] = json!({ "matches_disk": false, "differing": ["rolegate.toml"] });
         told["upstreams"][0]["servers"][0]["up"] = json!(false);
         told["upstreams"][0]["servers"][0]["why"] = json!("connection refused");
+        told["upstreams"][0]["missing_routes"] = json!(["GET /api/v1/rooms.info?roomId={room}"]);
         told["warning"] = json!("NOTHING IS ENFORCED for chat.example.org");
         let worries = worries(&told);
         assert_eq!(
@@ -230,6 +236,7 @@ mod tests {
                 "the last reload failed; the policies of before it run on",
                 "rolegate.toml differs from what runs; restart to use it",
                 "http://chat.internal:3000 does not answer: connection refused",
+                "chat.example.org has no route `GET /api/v1/rooms.info?roomId={room}`: what needs it is refused",
             ]
         );
         let shown = human(&told, "127.0.0.1:9901", &worries).join("\n");
