@@ -215,7 +215,11 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>) {
 }
 
 async fn answer(stream: &mut TcpStream, head: &Head, body: Option<Value>) -> std::io::Result<()> {
-    let status = if body.is_some() { "200 OK" } else { "401 Unauthorized" };
+    let status = match &body {
+        None => "401 Unauthorized",
+        Some(body) if body["success"] == false => "400 Bad Request",
+        Some(_) => "200 OK",
+    };
     let body = body.unwrap_or_default().to_string();
     let mark = if body.contains(GUARDED) { "X-Answer: GUARDED\r\n" } else { "" };
     let length = body.len();
@@ -244,7 +248,8 @@ fn lookup(head: &Head) -> Option<Value> {
         }
         "/api/v1/subscriptions.getOne" if member => json!({ "subscription": { "roles": ["moderator"] }, "success": true }),
         "/api/v1/subscriptions.getOne" => json!({ "subscription": null, "success": true }),
-        "/api/v1/rooms.info" => json!({ "room": { "_id": BOARDROOM, "t": "p" }, "success": true }),
+        // What it shows to a caller is access, and it lets nobody look into the boardroom who is not in it.
+        "/api/v1/rooms.info" => json!({ "success": false, "error": "not-allowed", "errorType": "Not Allowed" }),
         "/oauth/userinfo" => json!({ "sub": name, "name": name, "email": email, "accounts": [{ "account_id": ACCOUNT }] }),
         path if is_roster(path) && name == "bob" => json!({ "users": [{ "email": email, "roleId": 1, "roleName": "Agent" }] }),
         path if is_roster(path) => json!({ "users": [] }),
