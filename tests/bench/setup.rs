@@ -59,7 +59,8 @@ impl Ask for Server {
             "/api/v1/roles.list" => r#"{"roles":[{"_id":"admin","scope":"Users"}]}"#,
             "/api/v1/subscriptions.getOne" if allowed => r#"{"subscription":{"rid":"GENERAL7","roles":["owner"]}}"#,
             "/api/v1/subscriptions.getOne" => r#"{"subscription":null}"#,
-            "/api/v1/rooms.info" => r#"{"room":{"_id":"GENERAL7","t":"p"}}"#,
+            // Whoever is not in the room is not shown it: 400 is Rocket.Chat's answer.
+            "/api/v1/rooms.info" => return Ok(Reply { status: 400, body: b"{}".to_vec(), ..Reply::default() }),
             _ => return Ok(Reply { status: 404, body: b"{}".to_vec(), ..Reply::default() }),
         };
         Ok(Reply { status: 200, body: body.as_bytes().to_vec(), ..Reply::default() })
