@@ -112,10 +112,10 @@ fn piped(desk: &Desk) -> (AuditLog, File) {
     (log, File::from(OwnedFd::from(reader)))
 }
 
-/// An event that a pipe holds twenty of.
+/// An event that a pipe holds sixteen of: a page each, with no room behind it for any other record.
 fn large(second: i64) -> Event {
     let mut event = event_at(second);
-    event.fields.insert("text".to_owned(), json!("x".repeat(3000)));
+    event.fields.insert("text".to_owned(), json!("x".repeat(3800)));
     event
 }
 
