@@ -63,6 +63,8 @@ before(async () => {
 address = "127.0.0.1:0"
 [admin]
 address = "127.0.0.1:0"
+[audit]
+refusals_per_address = 100000
 [policies]
 directory = "policies"
 [[upstream]]
