@@ -31,7 +31,8 @@ pub fn unknown_providers<'u>(upstreams: impl Iterator<Item = &'u Upstream>, plac
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are {}; a folder of `policies.directory` makes another one", known.join(", ")),
         };
-        faults.push(Fault::new(place, format!("no provider `{}`", upstream.provider)).hint(hint));
+        let key = if place.line > 0 { "`upstream.provider`: " } else { "" };
+        faults.push(Fault::new(place, format!("{key}no provider `{}`", upstream.provider)).hint(hint));
     }
     faults
 }

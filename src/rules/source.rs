@@ -138,7 +138,9 @@ fn entries(folder: &Path, faults: &mut Faults) -> Vec<String> {
 /// That `folder`, named at `place`, cannot be read as a policy folder, and which one may be meant.
 fn no_policies(folder: &Path, place: &Place, why: &str) -> Fault {
     let shown = folder.display().to_string();
-    let fault = Fault::new(place.clone(), if place.file == shown { why.to_owned() } else { format!("`{shown}`: {why}") });
+    let why = if place.file == shown { why.to_owned() } else { format!("`{shown}`: {why}") };
+    let key = if place.line > 0 { "`policies.directory`: " } else { "" };
+    let fault = Fault::new(place.clone(), format!("{key}{why}"));
     let holds = |folder: &Path| below(folder).iter().any(|folder| folder.join("provider.toml").is_file());
     let above = folder.parent().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
     let beside = above.map(below).unwrap_or_default();

@@ -223,6 +223,8 @@ fn typed(file: &str, text: &str, error: &toml::de::Error, found: Option<&Node>, 
     } else {
         message
     };
+    // So the parser says of what should be one of several words.
+    let message = if message.starts_with("wanted ") { format!("`{path}`: expected a word in quotes") } else { message };
     let hint = suggestion(error.message()).map(|known| format!("did you mean `{known}`?"));
     Fault { hint, ..Fault::new(place, message) }
 }
@@ -347,6 +349,7 @@ mod tests {
     #[test]
     fn a_text_where_none_belongs_is_not_repeated() {
         assert_eq!(told("count = \"hunter2\"\n").join("").find("hunter2"), None);
+        assert_eq!(told("[[part]]\nkind = 1\n"), ["f:2:8: `part.kind`: expected a word in quotes"]);
         assert_eq!(told("[[part]]\nneeded = \"hunter2\"\n"), ["f:2:10: `part.needed`: expected a table, found a string"]);
     }
 

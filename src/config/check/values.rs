@@ -322,7 +322,7 @@ pub(super) fn origin(url: &str) -> Result<Origin, NoOrigin> {
     if !matches!(path, "" | "/") {
         let scheme = if tls { "https" } else { "http" };
         let prefix = path.trim_end_matches('/');
-        let hint = if is_prefix(prefix) {
+        let hint = if is_prefix(prefix) && !path.contains('@') {
             format!("write `url = \"{scheme}://{authority}\"` and `path_prefix = \"{prefix}\"`")
         } else {
             whole.to_owned()

@@ -37,6 +37,14 @@ struct Mistake {
     others: bool,
 }
 
+/// What the table says, with places for `<text>`.
+fn placed(says: &str, text: &str) -> String {
+    match says.split_once('<').and_then(|(before, rest)| Some((before, rest.split_once('>')?))) {
+        Some((before, (needle, behind))) => format!("{before}{}{behind}", place(text, needle)),
+        None => says.to_owned(),
+    }
+}
+
 fn configuration() -> String {
     "rolegate.toml".to_owned()
 }
@@ -78,7 +86,8 @@ fn every_mistake_is_told_where_it_was_made_with_a_way_out_and_run_does_not_start
         let folder = Folder::new(PLAIN);
         let text = mistake.make(&folder);
         let told = folder.check(&[], 3).err;
-        let Mistake { what, file, at, says, hint, .. } = &mistake;
+        let Mistake { what, file, at, .. } = &mistake;
+        let (says, hint) = (&placed(&mistake.says, &text), &placed(&mistake.hint, &text));
         let place = if at.is_empty() { file.clone() } else { format!("{file}:{}", place(&text, at)) };
         let mut blocks = told.split("\nrolegate").flat_map(|block| block.split("\npolicies/"));
         let is_it = |block: &str| {

@@ -2,6 +2,7 @@
 //! passes, the gate starts and serves with.
 
 mod certificates;
+mod extremes;
 mod mistakes;
 mod notes;
 mod start;
