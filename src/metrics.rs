@@ -14,7 +14,7 @@ use prometheus::{
 };
 
 pub use self::process::{log_line_dropped, panicked};
-pub use self::words::{InvalidationCause, LookupOutcome, RecordKind, RejectedCause, Stage, UpstreamError};
+pub use self::words::{InvalidationCause, LookupOutcome, RecordKind, RejectedCause, SlowClient, Stage, UpstreamError};
 use crate::model::{Decision, Door, Mode, Reason};
 
 /// From 10 µs, where a cached decision lies, to 10 s, where every deadline has passed.
@@ -142,6 +142,7 @@ pub struct Metrics {
     connections: IntGauge,
     websocket_connections: IntGauge,
     rejected: IntCounterVec,
+    slow_clients: IntCounterVec,
     upstream_errors: IntCounterVec,
     upstream_up: IntGaugeVec,
     config_matches_disk: IntGauge,
@@ -171,6 +172,10 @@ impl Metrics {
         let build = gauges("build_info", "Always 1; the label names the running version.", &["version"])?;
         build.with_label_values(&[crate::VERSION]).set(1);
         process::counters().try_for_each(|counter| added(&registry, counter.clone()).map(drop))?;
+        let slow_clients = counters("slow_clients_total", "Clients that sent or took too slowly.", &["cause"])?;
+        for cause in SlowClient::ALL {
+            slow_clients.with_label_values(&[cause.as_str()]);
+        }
         Ok(Self {
             requests: counters("requests_total", "Requests answered.", &["provider", "door", "action", "code"])?,
             request_duration: histograms(
@@ -223,6 +228,7 @@ impl Metrics {
             )?,
             connections: gauge("connections", "Open client connections.")?,
             websocket_connections: gauge("websocket_connections", "Open WebSocket connections.")?,
+            slow_clients,
             rejected: counters("rejected_total", "Connections and requests turned away before any verdict.", &["cause"])?,
             upstream_errors: counters(
                 "upstream_errors_total",
@@ -424,6 +430,11 @@ impl Metrics {
             RejectedCause::Tls => "tls",
         };
         self.rejected.with_label_values(&[cause]).inc();
+    }
+
+    /// A client sent or took too slowly.
+    pub fn slow_client(&self, cause: SlowClient) {
+        self.slow_clients.with_label_values(&[cause.as_str()]).inc();
     }
 
     /// An exchange with the upstream failed.

@@ -208,6 +208,12 @@ pub struct Limits {
     pub header_fields: usize,
     /// Bytes of a body that is read before it is forwarded.
     pub inspected_body: usize,
+    /// Time for a body to arrive that is read before it is forwarded.
+    pub body_deadline: Duration,
+    /// How long nothing may come of a body that is forwarded as it comes.
+    pub body_idle: Duration,
+    /// How long a client may take nothing of an answer.
+    pub send_idle: Duration,
     /// How long a client connection may idle between requests.
     pub keepalive_idle: Duration,
     /// Lookups at once, per upstream.

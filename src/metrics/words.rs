@@ -90,6 +90,32 @@ pub enum RejectedCause {
     Tls,
 }
 
+/// Which bound a client did not keep, by the key of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlowClient {
+    /// A content that is judged did not come in time.
+    BodyDeadline,
+    /// Of a content that streams nothing came for too long.
+    BodyIdle,
+    /// Of an answer nothing was taken for too long.
+    SendIdle,
+}
+
+impl SlowClient {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::BodyDeadline, Self::BodyIdle, Self::SendIdle];
+
+    /// The text in the metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BodyDeadline => "body_deadline",
+            Self::BodyIdle => "body_idle",
+            Self::SendIdle => "send_idle",
+        }
+    }
+}
+
 /// Whose fault a failed exchange with the upstream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamError {

@@ -1,5 +1,6 @@
 //! The listener for operators and monitoring: metrics, health, status, reload, invalidation.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::gate::{Gate, tell_of_restart};
 use crate::audit::Event;
@@ -81,6 +83,11 @@ impl Admin {
         let method = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
         let path = head.uri.path().to_owned();
         let json = |status, body: Value| (status, "application/json", body.to_string());
+        if !self.exposed && !is_for_this_machine(head) {
+            // A web page had its own name lead to this machine (DNS rebinding), and would read the answer as its own.
+            let why = "on a loopback address only its own names are answered: localhost, 127.0.0.1, [::1]";
+            return json(StatusCode::MISDIRECTED_REQUEST, json!({ "error": why }));
+        }
         match (&method, path.as_str()) {
             (&Method::GET, "/") => (StatusCode::OK, "text/plain", PAGE.to_owned()),
             (&Method::GET, "/livez") => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
@@ -201,7 +208,9 @@ impl Admin {
 
     async fn invalidate(&self, session: &mut ServerSession) -> (StatusCode, &'static str, String) {
         let mut body = Vec::new();
-        while let Ok(Some(chunk)) = session.read_request_body().await {
+        let deadline = Instant::now() + self.gate.config.limits.header_deadline;
+        // One that does not come in time is as good as half.
+        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, session.read_request_body()).await {
             body.extend_from_slice(&chunk);
             if body.len() > LONGEST_ORDER {
                 return (
@@ -244,6 +253,26 @@ impl ServeHttp for Admin {
             .body(body);
         response.unwrap_or_default()
     }
+}
+
+/// Whether a request names this machine's loopback interface, or no host at all as HTTP/1.0 may.
+fn is_for_this_machine(head: &RequestHeader) -> bool {
+    let fields = head.headers.get_all("host").iter().map(|host| host.to_str().unwrap_or("?"));
+    fields.chain(head.uri.authority().map(|authority| authority.as_str())).all(is_loopback)
+}
+
+/// Whether `host` is `localhost` or a name below it, which lead nowhere else (RFC 6761 §6.3), or a loopback address.
+fn is_loopback(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((name, rest)) => (name, rest.strip_prefix(':').or(rest.is_empty().then_some(""))),
+        None => host.split_once(':').map_or((host, Some("")), |(name, port)| (name, Some(port))),
+    };
+    if port.is_none_or(|port| !port.bytes().all(|byte| byte.is_ascii_digit())) {
+        return false;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let address = name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    address || name == "localhost" || name.ends_with(".localhost")
 }
 
 /// Compares in a time that does not tell where the two differ.

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::chunks::Chunks;
 use super::convert;
-use super::errors::Told;
+use super::errors::{Told, Unaccepted};
 use super::fast_path::{Client, FastPath, Served};
 use super::fence::{Ending, Fence, Handover};
 use super::gate::{Gate, ended};
@@ -46,6 +46,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const EXHAUSTED: Duration = Duration::from_millis(50);
 /// What is read of a head at once: nearly every head whole. Each idle connection holds as much.
 const READ_AT_ONCE: usize = 2048;
+/// How much the system takes for a client over TLS that is not on its way yet, in bytes.
+const UNSENT: u32 = 128 * 1024;
 /// The length of the client's connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 /// How long a connection on which no request has begun is kept once the end has come: one that is on its way is still answered,
@@ -90,7 +92,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 
     /// Accepts until `shutdown` turns true.
-    pub(super) async fn accept(self, listener: TcpListener, mut shutdown: ShutdownWatch) {
+    pub(super) async fn accept(self, listener: &TcpListener, mut shutdown: ShutdownWatch) {
+        let mut unaccepted = Unaccepted::of("a connection");
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -108,8 +111,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                     });
                 }
                 Err(error) => {
-                    // Out of descriptors, or a client that left between SYN and accept: the listener itself is well.
-                    tracing::warn!(%error, "connection not accepted");
+                    unaccepted.tell(&error);
                     tokio::time::sleep(EXHAUSTED).await;
                 }
             }
@@ -142,6 +144,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection closed before it was served");
             return;
+        }
+        // Below h2 the engine has a bound of its own for each stream, and has to be woken while its client is only slow.
+        let unsent = self.certificate.is_some().then_some(UNSENT);
+        if let Err(error) = wire::bound(&stream, self.gate.config.limits.send_idle, unsent) {
+            tracing::debug!(%error, "a client that takes nothing of an answer is kept");
         }
         let stream: Stream = match &self.certificate {
             None => return self.requests(Wire::tcp(stream, peer), peer, shutdown).await,
@@ -273,6 +280,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             let handed = Handed { target, shown, handover: Arc::clone(&handover), tunnel };
             let mut session = ServerSession::new_http1(Box::new(fence));
             session.set_keepalive((!*shutdown.borrow()).then_some(limits.keepalive_idle.as_secs().max(1)));
+            // A tunnel may be silent for as long as both sides like.
+            session.set_read_timeout(handed.tunnel.is_none().then_some(limits.body_idle));
             session.set_connection_user_context(Some(Box::new(handed)));
             let reused = self.app.process_new_http(session, &shutdown).await;
             if let Some((stream, bytes)) = handover.refused() {

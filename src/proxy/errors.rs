@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::time::{Duration, Instant};
 
-use pingora::{BError, Error};
+use pingora::{BError, Error, ErrorSource, ErrorType};
+
+use super::peer::failure;
+use crate::metrics::{SlowClient, UpstreamError};
 
 /// An error by its kinds and by what the system said. Its contexts are left out: there the engine puts what it could not read, a
 /// head with its credentials or cookies perhaps.
@@ -29,6 +33,67 @@ impl fmt::Display for Told<'_> {
     }
 }
 
+/// What a client is told whose content did not come in time (RFC 9110 §15.5.9).
+pub(super) const LATE: u16 = 408;
+
+/// The status that answers an exchange which ended with `error`; 0 when the client is gone.
+pub(super) fn status(error: &Error) -> u16 {
+    match (error.etype(), error.esource()) {
+        (ErrorType::HTTPStatus(code), _) => *code,
+        (kind, ErrorSource::Upstream) if failure(kind) == UpstreamError::Timeout => 504,
+        (_, ErrorSource::Upstream) => 502,
+        (ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => 0,
+        (ErrorType::ReadTimedout, ErrorSource::Downstream) => LATE,
+        (_, ErrorSource::Downstream) => 400,
+        (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
+    }
+}
+
+/// Whether the client of an exchange that ended with `error` had stopped to take or to send.
+pub(super) fn slow_client(error: &Error) -> Option<SlowClient> {
+    let of_client = *error.esource() == ErrorSource::Downstream;
+    match error.root_etype() {
+        _ if !of_client => None,
+        ErrorType::ReadTimedout => Some(SlowClient::BodyIdle),
+        ErrorType::WriteTimedout => Some(SlowClient::SendIdle),
+        // The system gave the connection up; what h2 makes of that has only its text.
+        _ => error.root_cause().to_string().contains(&given_up()).then_some(SlowClient::SendIdle),
+    }
+}
+
+fn given_up() -> String {
+    format!("os error {}", libc::ETIMEDOUT)
+}
+
+/// How often connections that cannot be accepted are told while that lasts.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// Connections that could not be accepted: told at once and then once a minute, because nothing makes them fewer than the end
+/// of what causes them.
+#[derive(Debug)]
+pub(super) struct Unaccepted {
+    what: &'static str,
+    told: Option<Instant>,
+    times: u64,
+}
+
+impl Unaccepted {
+    /// None yet of `what`.
+    pub(super) fn of(what: &'static str) -> Self {
+        Self { what, told: None, times: 0 }
+    }
+
+    /// One more.
+    pub(super) fn tell(&mut self, error: &io::Error) {
+        self.times += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= SELDOM) {
+            // Out of descriptors, or a client that left before it was accepted: the listener itself is well.
+            tracing::warn!(%error, times = self.times, "{} was not accepted", self.what);
+            (self.told, self.times) = (Some(Instant::now()), 0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use pingora::ErrorType::{ConnectError, InvalidHTTPHeader, ReadError};
@@ -42,5 +107,19 @@ mod tests {
         assert_eq!(Told(&outer).to_string(), "Upstream ReadError InvalidHTTPHeader");
         let refused = Error::because(ConnectError, "to secret", io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(Told(&refused).to_string(), " ConnectError: connection refused");
+    }
+
+    #[test]
+    fn a_client_is_slow_when_its_own_side_timed_out() {
+        let given_up = || io::Error::from_raw_os_error(libc::ETIMEDOUT);
+        let down = |kind: ErrorType| Error::new(kind).into_down();
+        assert_eq!(slow_client(&down(ErrorType::ReadTimedout)), Some(SlowClient::BodyIdle));
+        assert_eq!(slow_client(&down(ErrorType::WriteTimedout)), Some(SlowClient::SendIdle));
+        let written = Error::because(ErrorType::WriteError, "a body", given_up()).into_down();
+        assert_eq!(slow_client(&written), Some(SlowClient::SendIdle));
+        let opaque = Error::because(ErrorType::H2Error, "a body", format!("connection error: {}", given_up())).into_down();
+        assert_eq!(slow_client(&opaque), Some(SlowClient::SendIdle));
+        assert_eq!(slow_client(&down(ErrorType::ConnectionClosed)), None);
+        assert_eq!(slow_client(&Error::new(ErrorType::ReadTimedout).into_up()), None, "that is the server");
     }
 }

@@ -2,6 +2,7 @@
 //! proxy engine. What has not exactly the one form that this path knows is the engine's.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,7 @@ use super::peer::{Connector, failure};
 use super::relay::{self, Answer, Content, Reading};
 use super::wire::Wire;
 use crate::audit::Recorded;
-use crate::metrics::{Labels, Stage, UpstreamError};
+use crate::metrics::{Labels, SlowClient, Stage, UpstreamError};
 use crate::model::{Door, Mode};
 use crate::pipeline::{Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::traces::{Trace, Walked};
@@ -100,8 +101,8 @@ struct Told {
 
 /// Why an exchange ended before its answer did.
 enum Trouble {
-    /// The client left.
-    Left,
+    /// The client left, or took nothing for so long that the system gave it up.
+    Left { slow: bool },
     /// The upstream failed; `stale` when it had kept the connection and may have closed it before it saw the request.
     Upstream { kind: UpstreamError, stale: bool },
 }
@@ -205,7 +206,12 @@ impl FastPath {
         }
         let kept = match self.exchange(&exchange, client, &mut told).await {
             Ok(kept) => kept && !client.closing,
-            Err(Trouble::Left) => false,
+            Err(Trouble::Left { slow }) => {
+                if slow {
+                    gate.metrics.slow_client(SlowClient::SendIdle);
+                }
+                false
+            }
             Err(Trouble::Upstream { kind, .. }) => {
                 let provider = &site.rules.provider;
                 gate.metrics.upstream_error(&provider.name, kind);
@@ -217,7 +223,7 @@ impl FastPath {
                     let code = if kind == UpstreamError::Timeout { 504 } else { 502 };
                     let failure = convert::failure(Some(provider), id.unwrap_or_default(), code);
                     let answer = convert::refusal_bytes(&failure, id.unwrap_or_default(), false, exchange.head_only);
-                    if write(client.stream, &answer, site.upstream.read_timeout).await {
+                    if send(client.stream, &answer).await.is_ok() {
                         (told.status, told.bytes) = (Some(code), failure.body.len() as u64);
                     }
                 }
@@ -305,9 +311,7 @@ impl FastPath {
                 Ok(answer) if answer.is_interim() => {
                     let mut interim = answer.head;
                     interim.extend_from_slice(b"\r\n");
-                    if !write(client.stream, &interim, settings.read_timeout).await {
-                        return Err(Trouble::Left);
-                    }
+                    send(client.stream, &interim).await?;
                     upstream.received.drain(..answer.length);
                 }
                 Ok(answer) => break answer,
@@ -389,8 +393,10 @@ async fn head(
                 return Err(broken());
             },
             // The next request may come before this one is answered; the end of the connection is the client's leaving.
-            read = client.stream.read_buf(client.buffer), if watched => if !matches!(read, Ok(1..)) {
-                return Err(Trouble::Left);
+            read = client.stream.read_buf(client.buffer), if watched => match read {
+                Ok(1..) => {}
+                Ok(0) => return Err(Trouble::Left { slow: false }),
+                Err(error) => return Err(left(&error)),
             },
             () = client.patience.until(deadline) => {
                 return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false });
@@ -412,8 +418,8 @@ async fn relay(
         let part = answer.content.take(received).ok_or_else(broken)?;
         outgoing.extend_from_slice(received.get(..part).unwrap_or_default());
         received.drain(..part);
-        if !outgoing.is_empty() && !write(client.stream, &outgoing, patience).await {
-            return Err(Trouble::Left);
+        if !outgoing.is_empty() {
+            send(client.stream, &outgoing).await?;
         }
         outgoing.clear();
         (told.status, told.bytes) = (Some(answer.status), answer.content.came());
@@ -431,8 +437,10 @@ async fn relay(
                 Ok(0) if matches!(answer.content, Content::Open { .. }) => return Ok(true),
                 Ok(0) | Err(_) => return Err(broken()),
             },
-            read = client.stream.read_buf(client.buffer), if watched => if !matches!(read, Ok(1..)) {
-                return Err(Trouble::Left);
+            read = client.stream.read_buf(client.buffer), if watched => match read {
+                Ok(1..) => {}
+                Ok(0) => return Err(Trouble::Left { slow: false }),
+                Err(error) => return Err(left(&error)),
             },
             () = client.patience.until(deadline) => {
                 return Err(Trouble::Upstream { kind: UpstreamError::Timeout, stale: false });
@@ -451,7 +459,7 @@ async fn refuse(
     trace: Option<Box<Trace>>,
 ) -> Served {
     let answer = convert::refusal_bytes(&refused.refusal, &refused.id, !client.closing, head_only);
-    let written = write(client.stream, &answer, site.upstream.read_timeout).await;
+    let written = send(client.stream, &answer).await.is_ok();
     let code = if written { refused.refusal.status } else { 499 };
     let ended_at = Instant::now();
     let labels = Labels { provider: &site.rules.provider.name, door: refused.door, action: &refused.action, usual: None };
@@ -461,6 +469,20 @@ async fn refuse(
         trace.end(&ended(started, method, site, refused.door, &refused.action, status));
     }
     if written && !client.closing { Served::Kept(ended_at) } else { Served::Ended }
+}
+
+/// Sends all of it to the client. The system bounds how long the client may take nothing, on each connection that is accepted.
+async fn send(stream: &mut Wire, bytes: &[u8]) -> Result<(), Trouble> {
+    let sent = match stream.write_all(bytes).await {
+        Ok(()) => stream.flush().await,
+        Err(error) => Err(error),
+    };
+    sent.map_err(|error| left(&error))
+}
+
+/// The client is gone, as a read or a write of its connection tells by `error`.
+fn left(error: &io::Error) -> Trouble {
+    Trouble::Left { slow: error.kind() == io::ErrorKind::TimedOut }
 }
 
 /// Writes all of it in time.

@@ -280,17 +280,13 @@ impl Gate {
 
     /// Resolves every upstream's name again and again. Never returns.
     pub async fn resolve(self: Arc<Self>) {
-        let tasks = self.handles.iter().flat_map(|handle| handle.peers.iter().cloned()).map(|(peer, every)| {
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(every).await;
-                    peer.resolve().await;
-                }
-            })
+        let following = self.handles.iter().flat_map(|handle| &handle.peers).map(|(peer, every)| async move {
+            loop {
+                tokio::time::sleep(*every).await;
+                peer.resolve().await;
+            }
         });
-        for task in tasks.collect::<Vec<_>>() {
-            drop(task.await);
-        }
+        join_all(following).await;
     }
 
     /// Learns which of its lookups each upstream has no route for.

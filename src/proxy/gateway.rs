@@ -14,11 +14,12 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::Destination;
 use super::convert;
 use super::entrance::{BROKEN_CHUNKS, Handed};
-use super::errors::Told;
+use super::errors::{LATE, Told, slow_client, status};
 use super::fence::Handover;
 use super::gate::{Gate, Underway, nothing_served};
 use super::peer::{Connector, failure};
@@ -27,7 +28,7 @@ use super::relay::REQUEST_ID;
 use super::stand_in::Restoring;
 use super::streams;
 use crate::audit::Recorded;
-use crate::metrics::{self, Labels, RejectedCause, UpstreamError};
+use crate::metrics::{self, Labels, RejectedCause, SlowClient, UpstreamError};
 use crate::model::{Door, Mode, Reason};
 use crate::pipeline::{Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::traces::{Ended, Trace, Walked};
@@ -80,6 +81,8 @@ pub(super) struct Exchange {
     upgrade: bool,
     /// What was read of the body before the verdict.
     read: Option<ReadBody>,
+    /// Whether it did not come in time.
+    late: bool,
     /// Whether the permit's content was handed to the upstream in this try.
     sent: bool,
     /// When the head of this try was ready for the upstream.
@@ -119,7 +122,14 @@ impl Gateway {
         received: Option<&[u8]>,
         walked: &mut Walked,
     ) -> Admission {
-        let read = self.read(session, exchange, received).await;
+        let deadline = self.gate.config.limits.body_deadline;
+        let read = match timeout(deadline, self.read(session, exchange, received)).await {
+            Ok(read) => read,
+            Err(_) => {
+                exchange.late = true;
+                None
+            }
+        };
         let bodiless = session.as_downstream_mut().is_body_empty();
         let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
         raw.target = received.unwrap_or(raw.target);
@@ -144,6 +154,10 @@ impl Gateway {
         if exchange.is_broken() {
             return refuse(site, Reason::FramingInvalid, BROKEN_CHUNKS);
         }
+        if exchange.late {
+            self.gate.metrics.slow_client(SlowClient::BodyDeadline);
+            return refuse(site, Reason::FramingInvalid, "the content did not come within `limits.body_deadline`");
+        }
         let limits = &self.gate.config.limits;
         let bytes: usize = raw.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         if raw.headers.len() > limits.header_fields || bytes > limits.header_bytes {
@@ -157,12 +171,12 @@ impl Gateway {
     }
 
     /// Lets a connection survive a refusal that is sent before the request's body was read: the engine reads a short one
-    /// after the answer. A long one, one of unknown length, or one that may never come ends the connection.
-    fn keep_after_refusal(&self, session: &mut Session) {
+    /// after the answer. A long one, one of unknown length, or one that is `late` already or may never come ends the connection.
+    fn keep_after_refusal(&self, session: &mut Session, late: bool) {
         let headers = &session.req_header().headers;
         let length = headers.get("content-length").and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
         let short = length.is_some_and(|length: usize| length <= LONGEST_DRAINED);
-        if short && !headers.contains_key("expect") && !headers.contains_key("transfer-encoding") {
+        if short && !late && !headers.contains_key("expect") && !headers.contains_key("transfer-encoding") {
             let downstream = session.as_downstream_mut();
             downstream.set_close_on_response_before_downstream_finish(false);
             downstream.set_total_drain_timeout(Some(DRAIN));
@@ -173,7 +187,7 @@ impl Gateway {
     async fn answer(&self, session: &mut Session, refused: &Refused) -> pingora::Result<()> {
         let head = convert::refusal(&refused.refusal, Some(&refused.id))?;
         let body = bytes::Bytes::from(refused.refusal.body.clone());
-        self.keep_after_refusal(session);
+        self.keep_after_refusal(session, refused.refusal.status == LATE);
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
     }
@@ -203,6 +217,7 @@ impl ProxyHttp for Gateway {
             handover: None,
             upgrade: false,
             read: None,
+            late: false,
             sent: false,
             forwarded: None,
             retrying: false,
@@ -238,6 +253,10 @@ impl ProxyHttp for Gateway {
         if self.gate.draining() {
             session.set_keepalive(None);
         }
+        if session.is_http2() {
+            // A stream has a window of its own that its client may never open; the connection below it is bounded by the system.
+            session.as_downstream_mut().set_write_timeout(Some(self.gate.config.limits.send_idle));
+        }
         let mut walked = Walked::default();
         let received = exchange.target.take();
         let admission = self.judge(session, exchange, received.as_deref(), &mut walked).await;
@@ -262,7 +281,11 @@ impl ProxyHttp for Gateway {
                 exchange.door = permit.trail().door();
                 exchange.stage = Stage::Admitted(permit);
             }
-            Admission::Refused(refused) => {
+            Admission::Refused(mut refused) => {
+                if exchange.late {
+                    refused.refusal.status = LATE;
+                    session.set_keepalive(None);
+                }
                 exchange.action.clone_from(&refused.action);
                 exchange.door = refused.door;
                 exchange.id = Some(refused.id.clone());
@@ -448,18 +471,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let timed_out = matches!(
-            error.etype(),
-            ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::TLSHandshakeTimedout
-        );
-        let code = match (error.etype(), error.esource()) {
-            (ErrorType::HTTPStatus(code), _) => *code,
-            (_, ErrorSource::Upstream) if timed_out => 504,
-            (_, ErrorSource::Upstream) => 502,
-            (ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => 0,
-            (_, ErrorSource::Downstream) => 400,
-            (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
-        };
+        let code = status(error);
         if *error.esource() == ErrorSource::Upstream {
             self.gate.metrics.upstream_error(provider(exchange), failure(error.etype()));
             if let Some(handle) = self.gate.handles.get(exchange.index) {
@@ -491,6 +503,9 @@ impl ProxyHttp for Gateway {
         self.gate.metrics.request(labels, status.unwrap_or(499), elapsed);
         if exchange.websocket {
             self.gate.metrics.websocket_closed();
+        }
+        if let Some(cause) = error.and_then(slow_client) {
+            self.gate.metrics.slow_client(cause);
         }
         let trace_id = exchange.trace.as_ref().map(|trace| tracing::field::display(trace.trace_id()));
         if let Stage::Admitted(permit) = &exchange.stage {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use pingora::apps::{HttpServerOptions, ServerApp};
 use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
@@ -20,7 +19,9 @@ use super::admin::Admin;
 use super::entrance::Entrance;
 use super::gate::Gate;
 use super::gateway::Gateway;
+use super::operators::Operators;
 use super::sockets::Sockets;
+use super::tasks::keep;
 use super::tls::Certificate;
 use crate::audit::{AuditLog, Event, Settings};
 use crate::config::Config;
@@ -151,29 +152,34 @@ impl Server {
             let (listener, address) = adopt(listener)?;
             addresses.push(address);
             let (gate, entrance, shutdown) = (Arc::clone(&gate), entrance.clone(), shutdown.clone());
-            tasks.push(tokio::spawn(async move {
-                // Until then clients wait in the kernel's queue, which is kinder than an answer that no upstream was found.
-                drop(tokio::time::timeout(FIRST_RESOLUTION, gate.resolve_once()).await);
-                entrance.accept(listener, shutdown).await;
+            tasks.push(keep("accepting clients", move || {
+                let (gate, entrance) = (Arc::clone(&gate), entrance.clone());
+                let (listener, shutdown) = (Arc::clone(&listener), shutdown.clone());
+                async move {
+                    // Until then clients wait in the kernel's queue, which is kinder than an answer that no upstream was found.
+                    drop(tokio::time::timeout(FIRST_RESOLUTION, gate.resolve_once()).await);
+                    entrance.accept(&listener, shutdown).await;
+                }
             }));
         }
         let (listener, admin) = adopt(admin)?;
-        let app = Arc::new(Admin::new(Arc::clone(&gate), !admin.ip().is_loopback()));
-        tasks.push(tokio::spawn(accept_admin(app, listener)));
-        tasks.push(tokio::spawn(Arc::clone(&gate).resolve()));
-        tasks.push(tokio::spawn(Arc::clone(&gate).watch_upstreams(addresses.clone())));
-        tasks.push(tokio::spawn(Arc::clone(&gate).watch_config()));
-        tasks.push(tokio::spawn(Arc::clone(&gate).sweep()));
-        let settling = Arc::clone(&gate);
-        tasks.push(tokio::spawn(async move { settling.pipeline.settle().await }));
-        tasks.push(tokio::spawn(Arc::clone(&gate.current).watch(Arc::clone(&gate.audit))));
+        let app = Admin::new(Arc::clone(&gate), !admin.ip().is_loopback());
+        let operators = Arc::new(Operators::new(app, Arc::clone(&gate)));
+        tasks.push(keep("accepting operators", move || Arc::clone(&operators).accept(Arc::clone(&listener))));
+        let shared = || Arc::clone(&gate);
+        let (resolving, sweeping, settling, watching) = (shared(), shared(), shared(), shared());
+        let (looking, comparing, own) = (shared(), shared(), addresses.clone());
+        tasks.push(keep("resolving names", move || Arc::clone(&resolving).resolve()));
+        tasks.push(keep("looking at upstreams", move || Arc::clone(&looking).watch_upstreams(own.clone())));
+        tasks.push(keep("comparing the configuration", move || Arc::clone(&comparing).watch_config()));
+        tasks.push(keep("closing what was kept", move || Arc::clone(&sweeping).sweep()));
+        tasks.push(keep("settling the audit log", move || {
+            let gate = Arc::clone(&settling);
+            async move { gate.pipeline.settle().await }
+        }));
+        tasks.push(keep("following the policies", move || Arc::clone(&watching.current).watch(Arc::clone(&watching.audit))));
         if let Some(certificate) = certificate {
-            tasks.push(tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(CERTIFICATE_GLANCE).await;
-                    certificate.refresh();
-                }
-            }));
+            tasks.push(keep("following the certificate", move || refresh(Arc::clone(&certificate))));
         }
         let running = Running { gate, addresses, admin, proxy, stop, tasks };
         running.announce()?;
@@ -282,10 +288,18 @@ impl Running {
     }
 }
 
-fn adopt(listener: StdListener) -> Result<(TcpListener, SocketAddr), StartError> {
+/// Follows a certificate. Never returns.
+async fn refresh(certificate: Arc<Certificate>) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_GLANCE).await;
+        certificate.refresh();
+    }
+}
+
+fn adopt(listener: StdListener) -> Result<(Arc<TcpListener>, SocketAddr), StartError> {
     let refused = |error: std::io::Error| StartError::Socket(format!("a bound socket cannot be taken over: {error}"));
     let address = listener.local_addr().map_err(refused)?;
-    Ok((TcpListener::from_std(listener).map_err(refused)?, address))
+    Ok((Arc::new(TcpListener::from_std(listener).map_err(refused)?), address))
 }
 
 /// What to do about an address that cannot be bound.
@@ -302,22 +316,4 @@ fn way_out(address: SocketAddr, error: &std::io::Error) -> String {
         _ => return String::new(),
     };
     format!("\n  hint: {hint}")
-}
-
-/// Serves operators until the process ends, also while it drains.
-async fn accept_admin(app: Arc<Admin>, listener: TcpListener) {
-    let (_never, shutdown) = watch::channel(false);
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let app = Arc::clone(&app);
-                let shutdown = shutdown.clone();
-                tokio::spawn(async move { app.process_new(Box::new(L4Stream::from(stream)), &shutdown).await });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "admin connection not accepted");
-                tokio::time::sleep(TICK).await;
-            }
-        }
-    }
 }

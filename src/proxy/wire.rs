@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pingora::protocols::{SocketDigest, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -37,6 +38,25 @@ pub(super) fn digest(stream: &TcpStream, peer: SocketAddr) -> SocketDigest {
     // A later look at the descriptor could find another connection's.
     let _ = digest.peer_addr.set(Some(peer.into()));
     digest
+}
+
+/// Has the system end a connection when the other side takes nothing for as long as `idle` (`TCP_USER_TIMEOUT`), and keep no more
+/// than `unsent` bytes that are not on their way. Reads and writes then fail with "timed out".
+///
+/// The system sees each acknowledgement and each opening of the window. Who writes is woken only when a third of what the system
+/// keeps has gone, which may be a megabyte: by that, a client on a slow line would look like one that takes nothing.
+///
+/// # Errors
+/// The system does not know the option. Outside Linux nothing is bounded.
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "other systems have no such option"))]
+pub(super) fn bound(stream: &TcpStream, idle: Duration, unsent: Option<u32>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let socket = socket2::SockRef::from(stream);
+        socket.set_tcp_user_timeout(Some(idle))?;
+        unsent.map_or(Ok(()), |unsent| socket.set_tcp_notsent_lowat(unsent))?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Wire {

@@ -36,6 +36,7 @@ const METRICS: &[(&str, &[&str])] = &[
     ("connections", &[]),
     ("log_lines_dropped_total", &[]),
     ("panics_total", &[]),
+    ("slow_clients_total", &["cause"]),
     ("websocket_connections", &[]),
     ("rejected_total", &["cause"]),
     ("upstream_errors_total", &["provider", "kind"]),

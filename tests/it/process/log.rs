@@ -1,35 +1,21 @@
 //! The process log cannot be written: its reader is gone, its disk is full, or nobody reads from the pipe.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{PipeReader, Write, pipe};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{Write, pipe};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rolegate::demo::Sample;
 use rolegate::demo::world::workspace::BOARDROOM;
 use serde_json::Value;
-use tempfile::TempDir;
 
+use super::silent::{OPERATORS, Silent, Streams};
 use crate::support::gate::{login, records};
 use crate::support::{Connection, PATIENCE, Policies, until};
 
-/// Where the program's standard streams go, and what must live as long as it does.
-struct Streams {
-    what: &'static str,
-    /// What the shell does before the program takes its place.
-    before: &'static str,
-    /// What follows its arguments.
-    behind: &'static str,
-    error: Stdio,
-    kept: Option<PipeReader>,
-    /// Whether at least one line is surely lost.
-    loses: bool,
-}
-
 fn streams(folder: &Path) -> Vec<Streams> {
-    let usual = || Streams { what: "", before: "", behind: "", error: Stdio::null(), kept: None, loses: true };
+    let usual = || Streams { loses: true, ..Streams::usual() };
     let (gone, to_nobody) = pipe().unwrap();
     drop(gone);
     let (kept, mut stalled) = pipe().unwrap();
@@ -46,79 +32,6 @@ fn streams(folder: &Path) -> Vec<Streams> {
         Streams { what: "nobody reads from its pipe", error: stalled.into(), kept: Some(kept), loses: false, ..usual() },
         Streams { what: "the standard streams are closed", behind: "0<&- 1>&- 2>&-", loses: false, ..usual() },
     ]
-}
-
-/// The program, of which nothing is known but what the system knows.
-struct Silent {
-    child: Child,
-    folder: TempDir,
-    _kept: Option<PipeReader>,
-}
-
-/// Where operators come in: an address by which this listener is told from the other one.
-const OPERATORS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-
-impl Silent {
-    fn start(streams: Streams, folder: TempDir, upstream: &str) -> Self {
-        let script = format!("{} exec \"$@\" {}", streams.before, streams.behind);
-        let program = env!("CARGO_BIN_EXE_rolegate");
-        let mut command = Command::new("bash");
-        command.args(["-c", &script, "bash", program, "run", "--provider", "rocketchat", "--upstream", upstream]);
-        command.args(["--policies", "policies", "--listen", "127.0.0.1:0", "--admin", &format!("{OPERATORS}:0")]);
-        command.current_dir(folder.path()).env_remove("RUST_LOG");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(streams.error).spawn().unwrap();
-        Self { child, folder, _kept: streams.kept }
-    }
-
-    /// The address that it listens on at `ip`, once it does.
-    async fn listening(&mut self, ip: Ipv4Addr) -> SocketAddr {
-        let pid = self.child.id();
-        until("a listener", || {
-            assert_eq!(self.child.try_wait().unwrap(), None, "it ended");
-            listeners(pid).into_iter().find(|address| address.ip() == IpAddr::V4(ip))
-        })
-        .await
-    }
-
-    fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
-    }
-
-    async fn ended(&mut self) -> ExitStatus {
-        until("the program to end", || self.child.try_wait().unwrap()).await
-    }
-
-    fn audit(&self) -> PathBuf {
-        self.folder.path().join("audit/audit.jsonl")
-    }
-}
-
-impl Drop for Silent {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The addresses that the process `pid` listens on, as `/proc` has them.
-fn listeners(pid: u32) -> Vec<SocketAddr> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let sockets: Vec<String> = descriptors
-        .filter_map(|entry| {
-            Some(fs::read_link(entry.path()).ok()?.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())
-        })
-        .collect();
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
-    // 0A is LISTEN, and the tenth column names the socket.
-    let ours = rows.filter(|row| row[3] == "0A" && sockets.iter().any(|socket| socket == row[9]));
-    ours.map(|row| {
-        let (ip, port) = row[1].split_once(':').unwrap();
-        let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).unwrap().to_le_bytes());
-        SocketAddr::from((ip, u16::from_str_radix(port, 16).unwrap()))
-    })
-    .collect()
 }
 
 async fn ask(address: SocketAddr) -> u16 {
@@ -185,7 +98,7 @@ async fn an_audit_log_at_the_bound_of_its_file_refuses_and_the_process_lives() {
     let folder = tempfile::tempdir().unwrap();
     Policies::write(&folder.path().join("policies"));
     let log = File::create(folder.path().join("process.log")).unwrap();
-    let bound = Streams { what: "", before: "ulimit -f 8;", behind: "", error: log.into(), kept: None, loses: false };
+    let bound = Streams { before: "ulimit -f 8;", error: log.into(), ..Streams::usual() };
     let mut program = Silent::start(bound, folder, sample.url());
     let (address, admin) = (program.listening(Ipv4Addr::LOCALHOST).await, program.listening(OPERATORS).await);
     until_answered(address, 503, "the audit log reaches its bound").await;
@@ -211,7 +124,7 @@ async fn what_rust_log_asks_for_in_vain_is_told() {
         Policies::write(&folder.path().join("policies"));
         let before: &'static str = Box::leak(format!("export RUST_LOG='{asked}';").into_boxed_str());
         let log = File::create(&path).unwrap();
-        let streams = Streams { what: "", before, behind: "", error: log.into(), kept: None, loses: false };
+        let streams = Streams { before, error: log.into(), ..Streams::usual() };
         let mut program = Silent::start(streams, folder, sample.url());
         until("the complaint", || {
             assert_eq!(program.child.try_wait().unwrap(), None, "it ended");

@@ -2,4 +2,7 @@
 
 mod files;
 mod log;
+mod operators;
 mod secrets;
+mod silent;
+mod slow;
