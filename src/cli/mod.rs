@@ -12,6 +12,7 @@ mod healthcheck;
 mod init;
 mod listener;
 mod man;
+mod manager;
 mod online;
 mod output;
 mod run;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::manager::{Manager, News};
 use super::output::{self, Format};
 use super::{Exit, given, invalid};
 use crate::config::{Config, Flags};
@@ -100,26 +100,25 @@ async fn serve(server: Server) -> Exit {
     // A route that is not there is told before somebody misses it.
     drop(tokio::spawn(Arc::clone(running.gate()).probe()));
     let mut noted = running.gate().current.noted();
-    tell(&[NotifyState::Ready, NotifyState::Status(&status(running.gate()))]);
+    let manager = Manager::by_environment();
+    manager.tell(News::Ready(status(running.gate())));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(running.gate())))),
-            Ok(()) = noted.changed() => tell(&[NotifyState::Status(&status(running.gate()))]),
+            _ = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(running.gate()), manager.clone()))),
+            Ok(()) = noted.changed() => manager.tell(News::Status(status(running.gate()))),
         }
     }
-    tell(&[NotifyState::Stopping, NotifyState::Status("finishing requests in flight")]);
+    manager.tell(News::Stopping);
     running.drain().await;
     Exit::Good
 }
 
 /// Begins a new audit log where the old one was moved away, and reads the policies again. To the service manager the reload
 /// lasts until they run or are refused.
-async fn reload(gate: Arc<Gate>) {
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
-    }
+async fn reload(gate: Arc<Gate>, manager: Manager) {
+    manager.tell(News::Reloading);
     let audit = Arc::clone(&gate.audit);
     // A failure is counted and told by the log, which tries again with the next record.
     drop(tokio::task::spawn_blocking(move || audit.reopen()).await);
@@ -129,7 +128,7 @@ async fn reload(gate: Arc<Gate>) {
     if let Ok(differing) = tokio::task::spawn_blocking(move || compared.compare_config()).await {
         tell_of_restart(&differing);
     }
-    tell(&[NotifyState::Ready, NotifyState::Status(&status(&gate))]);
+    manager.tell(News::Ready(status(&gate)));
 }
 
 /// One line for `systemctl status`.
@@ -138,13 +137,6 @@ fn status(gate: &Gate) -> String {
     match gate.current.status().error {
         None => format!("guarding by policy revision {revision}"),
         Some(_) => format!("guarding by policy revision {revision}; THE LAST RELOAD FAILED, see the log"),
-    }
-}
-
-/// Tells the service manager, if there is one.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager could not be told");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Write, pipe};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -137,4 +138,25 @@ async fn what_rust_log_asks_for_in_vain_is_told() {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("\"level\":\"WARN\"") && text.contains("stopped"), "{asked}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_that_reads_nothing_holds_up_neither_reloads_nor_the_end() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let policies = Policies::write(&folder.path().join("policies"));
+    let socket = folder.path().join("notify");
+    let _manager = UnixDatagram::bind(&socket).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"X_FILLER=1", &socket).is_ok() {}
+    let before: &'static str = Box::leak(format!("export NOTIFY_SOCKET={};", socket.display()).into_boxed_str());
+    let mut program = Silent::start(Streams { before, ..Streams::usual() }, folder, sample.url());
+    let address = program.listening(Ipv4Addr::LOCALHOST).await;
+    until_answered(address, 200, "the start").await;
+    program.signal("-HUP");
+    policies.put("policy.cedar", &policies.closed());
+    until_answered(address, 403, "the edit after SIGHUP").await;
+    program.signal("-TERM");
+    assert_eq!(program.ended().await.code(), Some(0));
 }

@@ -1,0 +1,100 @@
+//! What the service manager is told (`sd_notify(3)`), by a thread of its own: a message waits for as long as the manager reads none,
+//! and signals and the end do not wait with it.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use sd_notify::NotifyState;
+
+/// How many messages may wait; a manager that reads none misses the rest.
+const WAITING: usize = 64;
+
+/// What there is to tell, with a line for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum News {
+    /// Requests are answered.
+    Ready(String),
+    /// They are answered by what the line says.
+    Status(String),
+    /// Files are read again.
+    Reloading,
+    /// The end has come.
+    Stopping,
+}
+
+/// The service manager, if there is one; clones tell the same.
+#[derive(Debug, Clone)]
+pub(super) struct Manager {
+    news: Option<SyncSender<News>>,
+}
+
+impl Manager {
+    /// The one that `NOTIFY_SOCKET` names.
+    pub(super) fn by_environment() -> Self {
+        let named = std::env::var_os("NOTIFY_SOCKET").is_some();
+        Self { news: named.then(|| by(|news| tell(&news))).flatten() }
+    }
+
+    /// Tells `news`. Never waits.
+    pub(super) fn tell(&self, news: News) {
+        let lost = self.news.as_ref().is_some_and(|manager| manager.try_send(news).is_err());
+        if lost {
+            tracing::warn!("the service manager does not read what it is told");
+        }
+    }
+}
+
+/// A thread that tells what it is sent, in its order.
+fn by(tell: impl Fn(News) + Send + 'static) -> Option<SyncSender<News>> {
+    let (sender, news) = sync_channel(WAITING);
+    let thread = thread::Builder::new().name("manager".to_owned()).spawn(move || news.into_iter().for_each(tell));
+    thread.inspect_err(|error| tracing::warn!(%error, "the service manager cannot be told")).ok().map(|_| sender)
+}
+
+fn tell(news: &News) {
+    let told = match news {
+        News::Ready(line) => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(line)]),
+        News::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
+        News::Reloading => match NotifyState::monotonic_usec_now() {
+            Ok(now) => sd_notify::notify(&[NotifyState::Reloading, now]),
+            Err(error) => Err(error),
+        },
+        News::Stopping => sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests in flight")]),
+    };
+    if let Err(error) = told {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_manager_that_reads_nothing_is_not_waited_for() {
+        let (goes_on, stalled) = channel::<()>();
+        let (heard, hears) = channel();
+        let news = by(move |news| {
+            // Until this end is gone it does not return.
+            let _ = stalled.recv();
+            heard.send(news).unwrap();
+        });
+        let manager = Manager { news };
+        manager.tell(News::Ready("first".to_owned()));
+        for _ in 0..1000 {
+            manager.tell(News::Reloading);
+        }
+        drop((goes_on, manager));
+        let first = hears.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(first, News::Ready("first".to_owned()));
+        assert!((1..=WAITING + 1).contains(&hears.iter().count()));
+    }
+
+    #[test]
+    fn without_a_manager_nothing_is_told() {
+        Manager { news: None }.tell(News::Stopping);
+    }
+}
