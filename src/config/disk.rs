@@ -62,12 +62,12 @@ mod tests {
         assert_eq!(disk.differing(), Vec::<PathBuf>::new());
         for other in ["mode = 2", "mode = 11", ""] {
             fs::write(&path, other).unwrap();
-            assert_eq!(disk.differing(), [path.clone()], "{other}");
+            assert_eq!(disk.differing(), std::slice::from_ref(&path), "{other}");
         }
         fs::remove_file(&path).unwrap();
-        assert_eq!(disk.differing(), [path.clone()]);
+        assert_eq!(disk.differing(), std::slice::from_ref(&path));
         fs::create_dir(&path).unwrap();
-        assert_eq!(disk.differing(), [path.clone()]);
+        assert_eq!(disk.differing(), std::slice::from_ref(&path));
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "mode = 1").unwrap();
         assert_eq!(disk.differing(), Vec::<PathBuf>::new(), "it is back");

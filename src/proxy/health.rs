@@ -143,10 +143,9 @@ impl Health {
                 std::mem::take(&mut state.missed).then(|| Line::Again { lasted: lasts, failed: self.take() })
             }
             // Those that failed within a minute of the last line wait for the next.
-            (Ok(()), None | Some(true)) => match state.untold.take_if(|_| rested) {
-                Some(kind) => Some(Line::Failing { kind, failed: self.take() }),
-                None => None,
-            },
+            (Ok(()), None | Some(true)) => {
+                state.untold.take_if(|_| rested).map(|kind| Line::Failing { kind, failed: self.take() })
+            }
             (Err(why), before) => {
                 state.why = Some(why.clone());
                 let lasts = if before == Some(false) { lasts } else { Duration::ZERO };

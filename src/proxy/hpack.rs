@@ -365,7 +365,7 @@ mod tests {
             let place = HUFFMAN.order[begins..].iter().position(|other| other == byte).unwrap();
             bits.push_str(&format!("{:0length$b}", first + u32::try_from(place).unwrap()));
         }
-        while bits.len() % 8 > 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         bits.as_bytes().chunks(8).map(|byte| u8::from_str_radix(str::from_utf8(byte).unwrap(), 2).unwrap()).collect()

@@ -198,7 +198,7 @@ fn presented(mut fields: Vec<Field>) -> Vec<Field> {
     let odd = |host: &[u8]| !head::is_host(host) || Authority::try_from(host).is_err();
     let why = match (named, hosts.as_slice()) {
         _ if tunnel => Some("`CONNECT` asks for a tunnel"),
-        _ if !path.starts_with(b"/") && !(path == b"*" && method == b"OPTIONS") => {
+        _ if !(path.starts_with(b"/") || path == b"*" && method == b"OPTIONS") => {
             Some("the target has none of the forms of a target")
         }
         _ if !head::is_target(&path) => Some("the target holds what no target may"),
