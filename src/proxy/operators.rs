@@ -201,6 +201,7 @@ impl Place {
     /// From now on its connection waits for a request; it is told when it has to make room.
     fn waits(&mut self) -> Arc<Notify> {
         let mut state = self.places.state.lock();
+        state.waiting.remove(&self.number);
         state.next += 1;
         self.number = state.next;
         let wanted = Arc::default();
