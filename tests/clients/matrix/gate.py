@@ -14,18 +14,17 @@ GENERAL = os.environ.get("ROLEGATE_PATH") == "general"
 
 
 def on_its_path(options: tuple[str, ...], folder: Path) -> list[str]:
-    """The options of a gate for the path on which the stories are told."""
-    if not GENERAL:
-        return list(options)
+    """The options of a gate for the path on which the stories are told, and with a record of each refusal: all come from one address."""
     given = list(options)
     text = ""
     if "--config" in given:
         at = given.index("--config")
         text = Path(given[at + 1]).read_text()
         del given[at : at + 2]
-    assert "[listen]" not in text, text
-    (folder / "general.toml").write_text(f"[listen]\nfast_path = false\n{text}")
-    return [*given, "--config", str(folder / "general.toml")]
+    assert "[listen]" not in text and "[audit]" not in text, text
+    listen = "[listen]\nfast_path = false\n" if GENERAL else ""
+    (folder / "path.toml").write_text(f"{listen}[audit]\nrefusals_per_address = 100000\n{text}")
+    return [*given, "--config", str(folder / "path.toml")]
 
 
 class Gate:
