@@ -251,6 +251,7 @@ mod tests {
         drop(newcomer);
         assert!(places.take().is_some());
         drop(taken);
-        assert_eq!((places.state.lock().taken, places.state.lock().waiting.len()), (0, 0));
+        let state = places.state.lock();
+        assert_eq!((state.taken, state.waiting.len()), (0, 0));
     }
 }
