@@ -1,8 +1,9 @@
 //! What the service manager is told (`sd_notify(3)`), by a thread of its own: a message waits for as long as the manager reads none,
 //! and signals and the end do not wait with it.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
@@ -25,7 +26,22 @@ pub(super) enum News {
 /// The service manager, if there is one; clones tell the same.
 #[derive(Debug, Clone)]
 pub(super) struct Manager {
-    news: Option<SyncSender<News>>,
+    news: Option<SyncSender<Message>>,
+}
+
+/// News, and what is dropped once they are told.
+type Message = (News, SyncSender<()>);
+
+/// News on their way.
+#[derive(Debug)]
+pub(super) struct Told(Receiver<()>);
+
+impl Told {
+    /// Waits until they were told or cannot be, and not longer than `most`.
+    pub(super) fn wait(self, most: Duration) {
+        // Nothing is sent: the other end is dropped.
+        let _ = self.0.recv_timeout(most);
+    }
 }
 
 impl Manager {
@@ -35,19 +51,22 @@ impl Manager {
         Self { news: named.then(|| by(|news| tell(&news))).flatten() }
     }
 
-    /// Tells `news`. Never waits.
-    pub(super) fn tell(&self, news: News) {
-        let lost = self.news.as_ref().is_some_and(|manager| manager.try_send(news).is_err());
+    /// Tells `news`, without waiting for that.
+    pub(super) fn tell(&self, news: News) -> Told {
+        let (untold, told) = sync_channel(0);
+        let lost = self.news.as_ref().is_some_and(|manager| manager.try_send((news, untold)).is_err());
         if lost {
             tracing::warn!("the service manager does not read what it is told");
         }
+        Told(told)
     }
 }
 
 /// A thread that tells what it is sent, in its order.
-fn by(tell: impl Fn(News) + Send + 'static) -> Option<SyncSender<News>> {
-    let (sender, news) = sync_channel(WAITING);
-    let thread = thread::Builder::new().name("manager".to_owned()).spawn(move || news.into_iter().for_each(tell));
+fn by(tell: impl Fn(News) + Send + 'static) -> Option<SyncSender<Message>> {
+    let (sender, messages) = sync_channel::<Message>(WAITING);
+    let all = move || messages.into_iter().for_each(|(news, _untold)| tell(news));
+    let thread = thread::Builder::new().name("manager".to_owned()).spawn(all);
     thread.inspect_err(|error| tracing::warn!(%error, "the service manager cannot be told")).ok().map(|_| sender)
 }
 
@@ -94,7 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_manager_nothing_is_told() {
-        Manager { news: None }.tell(News::Stopping);
+    fn without_a_manager_nothing_is_told_and_nothing_is_waited_for() {
+        Manager { news: None }.tell(News::Stopping).wait(Duration::MAX);
+    }
+
+    #[test]
+    fn the_end_waits_until_it_was_told() {
+        let (heard, hears) = channel();
+        let manager = Manager { news: by(move |news| heard.send(news).unwrap()) };
+        manager.tell(News::Stopping).wait(Duration::from_secs(20));
+        assert_eq!(hears.try_recv(), Ok(News::Stopping));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -107,11 +108,13 @@ async fn serve(server: Server) -> Exit {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(running.gate()), manager.clone()))),
-            Ok(()) = noted.changed() => manager.tell(News::Status(status(running.gate()))),
+            Ok(()) = noted.changed() => drop(manager.tell(News::Status(status(running.gate())))),
         }
     }
-    manager.tell(News::Stopping);
+    let stopping = manager.tell(News::Stopping);
     running.drain().await;
+    // A drain may take no time, and the process must not be gone before its end was told.
+    stopping.wait(Duration::from_secs(1));
     Exit::Good
 }
 

@@ -110,5 +110,8 @@ def test_each_setting_that_the_guide_names_is_one_of_rolegates() -> None:
     known = set(re.findall(r"^#? ?(\w+) = ", example, re.MULTILINE)) | set(tomllib.loads(example))
     named = {name for name in re.findall(r"`(?:[a-z]+\.)?([a-z]+_[a-z_]+)(?: = [^`]*)?`", GUIDE)}
     reasons = set(re.findall(r'"([a-z_]+)"', (ROOT / "src/model/verdict.rs").read_text()))
-    assert named - known - reasons == set()
+    sources = [ROOT / "src/metrics.rs", *(ROOT / "src/metrics").glob("*.rs")]
+    quoted = set(re.findall(r'"(?:rolegate_)?([a-z_]+)"', "".join(source.read_text() for source in sources)))
+    metrics = {f"rolegate_{name}" for name in quoted}
+    assert named - known - reasons - metrics == set()
     assert len(named & known) >= 5
