@@ -28,7 +28,7 @@ pub fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// The content of the regular file at `path`, of at most `most` bytes, which is text.
 ///
 /// # Errors
-/// Those of [`bytes`], and the place of the first byte that is not UTF-8.
+/// Those of [`bytes()`], and the place of the first byte that is not UTF-8.
 pub fn text(path: &Path, most: u64) -> io::Result<String> {
     utf8(bytes(path, most)?)
 }
