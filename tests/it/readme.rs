@@ -170,6 +170,16 @@ fn the_number_of_open_routes_is_the_one_that_is_printed() {
 }
 
 #[test]
+fn the_numbers_of_judged_queries_are_those_of_the_table() {
+    let table: Value = serde_json::from_str(include_str!("../validators/table.json")).unwrap();
+    let rows = table["rows"].as_array().unwrap();
+    let beyond = rows.iter().filter(|row| row.get("because").is_some()).count();
+    let all = format!("{},{:03} query strings are judged", rows.len() / 1000, rows.len() % 1000);
+    assert!(README.contains(&all), "{all}");
+    assert!(README.contains(&format!("each of the {beyond} that it refuses beyond")), "{beyond}");
+}
+
+#[test]
 fn the_policy_and_the_case_that_are_printed_are_shipped() {
     let shipped = [include_str!("../../policies/rocketchat/policy.cedar"), include_str!("../../policies/rocketchat/cases.toml")];
     for (language, shipped) in ["cedar", "toml"].into_iter().zip(shipped) {
