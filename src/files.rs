@@ -15,7 +15,7 @@ use std::path::Path;
 pub fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     // Before it is opened: opening a device can have effects.
     regular(&fs::metadata(path)?)?;
-    // What stands there now may be another thing: a pipe is opened without waiting for its writer, and found out below.
+    // The path may lead to another file by now: a pipe is opened without waiting for its writer, and the second check finds it.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let metadata = file.metadata()?;
     regular(&metadata)?;

@@ -429,11 +429,11 @@ fn land(taken: &mut io::Result<Taken<'_>>) -> io::Result<Option<u64>> {
     }
 }
 
-/// Whoever waited is gone; what was decided is recorded all the same.
+/// The request that waited is gone; its decision is recorded all the same.
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            // A failure is counted and told by the state. What hangs in the kernel takes along whoever waits behind it.
+            // A failure is counted and told by the state. A write that hangs in the kernel holds up all that wait behind it.
             if let Ok(mut state) = self.log.shared.latch.lock()
                 && state.land(ticket).is_err_and(|cause| is_full(&cause))
             {

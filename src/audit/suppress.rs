@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(recorded + sum(&due), 100_000);
         let later = start + Duration::from_secs(20);
         assert!(refusals.records(address("2001:db8::1"), Reason::CredentialMissing, later, time(20_000)));
-        assert_eq!(refusals.table.lock().sources.len(), 1, "what is told is forgotten");
+        assert_eq!(refusals.table.lock().sources.len(), 1, "a source is forgotten once its record was made");
     }
 
     proptest! {

@@ -207,10 +207,10 @@ impl<A: Ask> Identity<A> {
         At { inner: &self.inner, host }
     }
 
-    /// [`At::caller`] of the host of the settings.
+    /// [`At::caller`], asked of the host that the settings name.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`At::caller`].
     pub async fn caller(
         &self,
         plan: &Arc<Plan>,
@@ -220,10 +220,10 @@ impl<A: Ask> Identity<A> {
         self.at(None).caller(plan, credential, client).await
     }
 
-    /// [`At::fact`] of the host of the settings.
+    /// [`At::fact`], asked of the host that the settings name.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`At::fact`].
     pub async fn fact(
         &self,
         plan: &Arc<Plan>,
@@ -236,10 +236,10 @@ impl<A: Ask> Identity<A> {
         self.at(None).fact(plan, fact, caller, credential, inputs, client).await
     }
 
-    /// [`At::table`] of the host of the settings.
+    /// [`At::table`], asked of the host that the settings name.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`At::table`].
     pub async fn table(
         &self,
         plan: &Arc<Plan>,

@@ -32,9 +32,9 @@ pub struct Plan {
 /// How a server's answers say of themselves whether they are believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answers {
-    /// Where a successful answer says so: when anything but true stands there, the answer is a failure.
+    /// The pointer at which a successful answer holds `true`; an answer with any other value there is a failure.
     pub success: Option<Pointer>,
-    /// Where a failure names itself: when anything stands there, the answer is one, whatever its status.
+    /// The pointer at which a failure names itself; an answer with any value there is a failure, whatever its status.
     pub error: Option<Pointer>,
     /// Where an answer says, and with which of these texts, that the server has no such route.
     pub no_route: Option<(Pointer, Vec<String>)>,

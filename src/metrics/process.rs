@@ -24,7 +24,7 @@ pub fn panicked() {
     PANICS.iter().for_each(IntCounter::inc);
 }
 
-/// All of them.
+/// The counters of the process, for the page of metrics.
 pub(super) fn counters() -> impl Iterator<Item = &'static IntCounter> {
     LOG_LINES_DROPPED.iter().chain(PANICS.iter())
 }

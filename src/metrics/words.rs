@@ -102,7 +102,7 @@ pub enum SlowClient {
 }
 
 impl SlowClient {
-    /// All of them.
+    /// Every cause for which a slow client is ended.
     pub(super) const ALL: [Self; 3] = [Self::BodyDeadline, Self::BodyIdle, Self::SendIdle];
 
     /// The text in the metric's label.

@@ -74,7 +74,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Both quote what stands in a file, whoever wrote it.
+        // Both may quote a file that a stranger wrote.
         write!(f, "{}: {}", self.place, escape(&self.message))?;
         match &self.hint {
             Some(hint) => write!(f, "\n  hint: {}", escape(hint)),

@@ -67,7 +67,7 @@ impl ActionShape {
 /// What is looked up about the caller under one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FactShape {
-    /// Its name.
+    /// The key of the fact in the context.
     pub name: String,
     /// Its values.
     pub fields: Vec<Field>,

@@ -1,4 +1,4 @@
-//! Stories of old files: which are removed, which never are, and what is told of them.
+//! Stories of old files: which are removed, which never are, and which records say so.
 
 use std::fs;
 use std::path::Path;
