@@ -19,20 +19,20 @@ use pingora::protocols::{ALPN, GetSocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::chunks::Chunks;
 use super::convert;
 use super::errors::{Told, Unaccepted};
 use super::fast_path::{Client, FastPath, Served};
-use super::fence::{Ending, Fence, Handover};
+use super::fence::{Fence, Handover};
 use super::gate::{Gate, ended};
 use super::head::{self, Fields, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
 use super::stand_in::stand_in;
 use super::streams::Streams;
 use super::tls::Certificate;
+use super::websocket::TunnelEnd;
 use super::wire::{self, Wire};
 use crate::metrics::RejectedCause;
 use crate::model::{Body, RawRequest, Reason};
@@ -267,10 +267,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             }
             let handover = Arc::new(Handover::default());
             // What has content does not become a tunnel: the content's bounds would be lost.
-            let tunnel = (head.upgrade && head.framing == Framing::Length(0)).then(Arc::default);
+            let tunnel = (head.upgrade && head.framing == Framing::Length(0)).then(|| TunnelEnd::new(&shutdown));
             let ours = Arc::clone(&handover);
             let fence = match (head.framing, &tunnel) {
-                (_, Some(tunnel)) => Fence::tunnel(stream, bytes, tunnel_end(tunnel, &shutdown), ours),
+                (_, Some(tunnel)) => Fence::tunnel(stream, bytes, tunnel.ending(), ours),
                 (Framing::Length(content), None) => {
                     let length = u64::try_from(length).unwrap_or(u64::MAX);
                     Fence::around(stream, bytes, length.saturating_add(content), ours)
@@ -447,18 +447,8 @@ pub(super) struct Handed {
     pub(super) shown: Option<Vec<u8>>,
     /// What is told of the request meanwhile.
     pub(super) handover: Arc<Handover>,
-    /// Told once the connection became a tunnel; none where it may not.
-    pub(super) tunnel: Option<Arc<Notify>>,
-}
-
-/// A tunnel has no request in flight that could be finished, and would last as long as its client does: it ends with the
-/// process, at once, and the client connects anew. A handshake that is not answered yet is a request like any other.
-fn tunnel_end(tunnel: &Arc<Notify>, shutdown: &ShutdownWatch) -> Ending {
-    let (tunnel, shutdown) = (Arc::clone(tunnel), shutdown.clone());
-    Ending::new(async move {
-        tunnel.notified().await;
-        end(shutdown).await;
-    })
+    /// The end of the tunnel that the connection may become; none where it may not.
+    pub(super) tunnel: Option<TunnelEnd>,
 }
 
 /// Counts a connection for as long as it lives.

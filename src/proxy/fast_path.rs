@@ -276,7 +276,7 @@ impl FastPath {
         let failed = |kind| Trouble::Upstream { kind, stale: false };
         let peer = match exchange.leave {
             Leave::Permit(permit) => Destination::of(permit).peer(exchange.handle),
-            Leave::Open(_) => exchange.handle.peer.http(false),
+            Leave::Open(_) => exchange.handle.peer.http(None),
         };
         let peer = peer.map_err(|_| failed(UpstreamError::Connect))?;
         if let Some(&address) = peer.address().as_inet().filter(|_| !peer.is_tls()) {

@@ -89,6 +89,14 @@ impl Ending {
     pub(super) fn new(end: impl Future<Output = ()> + Send + Sync + 'static) -> Self {
         Self(Box::pin(end))
     }
+
+    /// Whether the end has come; `ending` is nothing from then on.
+    pub(super) fn poll(ending: &mut Option<Self>, cx: &mut Context<'_>) -> bool {
+        if ending.as_mut().is_some_and(|ending| ending.0.as_mut().poll(cx).is_ready()) {
+            *ending = None;
+        }
+        ending.is_none()
+    }
 }
 
 impl fmt::Debug for Ending {
@@ -185,10 +193,7 @@ impl Fence {
     /// Whether this is a tunnel whose end has come.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
         let Bound::Tunnel(ending) = &mut self.bound else { return false };
-        if ending.as_mut().is_some_and(|ending| ending.0.as_mut().poll(cx).is_ready()) {
-            *ending = None;
-        }
-        ending.is_none()
+        Ending::poll(ending, cx)
     }
 
     /// A client that takes no more does not hold a tunnel beyond its end.

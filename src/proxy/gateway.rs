@@ -13,7 +13,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Destination;
@@ -27,6 +26,7 @@ use super::read_first::{ReadBody, Sender};
 use super::relay::REQUEST_ID;
 use super::stand_in::Restoring;
 use super::streams;
+use super::websocket::TunnelEnd;
 use crate::audit::Recorded;
 use crate::metrics::{self, Labels, RejectedCause, SlowClient, UpstreamError};
 use crate::model::{Door, Mode, Reason};
@@ -67,8 +67,8 @@ pub(super) struct Exchange {
     door: Door,
     trace: Option<Box<Trace>>,
     websocket: bool,
-    /// Who waits for the connection to become a tunnel, where it may.
-    tunnel: Option<Arc<Notify>>,
+    /// The end of the tunnel that the connection may become, where it may.
+    tunnel: Option<TunnelEnd>,
     /// The target as received, where the entrance read it.
     target: Option<Vec<u8>>,
     /// What the engine was shown instead of it.
@@ -306,11 +306,11 @@ impl ProxyHttp for Gateway {
         if let Some(trace) = &mut exchange.trace {
             trace.ask();
         }
-        let upgrade = exchange.tunnel.is_some() && session.req_header().headers.contains_key("upgrade");
+        let tunnel = exchange.tunnel.as_ref().filter(|_| session.req_header().headers.contains_key("upgrade"));
         let handle = self.gate.handles.get(exchange.index);
         let handle = handle.ok_or_else(|| Error::explain(ErrorType::InternalError, "the upstream is gone"))?;
         let peer = match &exchange.stage {
-            Stage::PassThrough(_) => handle.peer.http(upgrade),
+            Stage::PassThrough(_) => handle.peer.http(tunnel),
             Stage::Admitted(permit) => Destination::of(permit).peer(handle),
             Stage::Arrived | Stage::Refused => {
                 return Err(Error::explain(ErrorType::InternalError, "a request without a verdict"));
@@ -322,7 +322,7 @@ impl ProxyHttp for Gateway {
             error
         })?;
         if let Some(site) = &exchange.site
-            && !upgrade
+            && tunnel.is_none()
         {
             peer.options.read_timeout = Some(site.upstream.first_byte_timeout.max(site.upstream.read_timeout));
         }
@@ -433,7 +433,7 @@ impl ProxyHttp for Gateway {
             101 => {
                 exchange.websocket = true;
                 if let Some(tunnel) = &exchange.tunnel {
-                    tunnel.notify_one();
+                    tunnel.open();
                 }
                 self.gate.metrics.websocket_opened();
             }

@@ -84,7 +84,7 @@ impl LookupClient {
     }
 
     async fn exchanged(&self, server: &Peer, prefix: &str, question: &Question) -> Result<Reply, AskError> {
-        let peer = server.http(false).map_err(|error| AskError::Connect(error.to_string()))?;
+        let peer = server.http(None).map_err(|error| AskError::Connect(error.to_string()))?;
         // A pooled connection may have been closed by the other side a moment ago: that is worth one more try, on a new one.
         match self.once(server, &peer, prefix, question).await {
             Err(Failed { reused: true, answered: false, .. }) => {

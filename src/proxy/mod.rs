@@ -85,7 +85,7 @@ impl<'p> Destination<'p> {
     }
 
     fn peer(&self, handle: &Handle) -> Result<HttpPeer, peer::Unresolved> {
-        handle.peer.http(false)
+        handle.peer.http(None)
     }
 
     fn head(

@@ -14,7 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 
 use super::health::Health;
-use super::websocket::WebSocketConnector;
+use super::websocket::{TunnelEnd, WebSocketConnector};
 use crate::config::{Origin, Upstream};
 use crate::files;
 use crate::metrics::{Metrics, UpstreamError};
@@ -47,7 +47,7 @@ pub struct Peer {
 /// Why there is no connection to make.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` has no address")]
-pub struct Unresolved(String);
+pub(super) struct Unresolved(String);
 
 impl Peer {
     /// The server at `origin`, with the settings of `upstream`.
@@ -125,23 +125,23 @@ impl Peer {
         &self.authority
     }
 
-    /// What the proxy engine connects to. `first_byte` bounds the wait for an answer's head.
+    /// What the proxy engine connects to, for a tunnel with its end where the connection may become one.
     ///
     /// # Errors
     /// The name was never resolved.
-    pub fn http(&self, upgrade: bool) -> Result<HttpPeer, Unresolved> {
+    pub(super) fn http(&self, tunnel: Option<&TunnelEnd>) -> Result<HttpPeer, Unresolved> {
         let address = self.addresses.load().as_deref().copied().ok_or_else(|| Unresolved(self.origin.host.clone()))?;
         let mut peer = HttpPeer::new(address, self.origin.tls, self.server_name.clone());
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect_timeout);
         options.total_connection_timeout = Some(self.connect_timeout);
         // A WebSocket may be silent for as long as both sides like.
-        options.read_timeout = (!upgrade).then_some(self.read_timeout);
+        options.read_timeout = tunnel.is_none().then_some(self.read_timeout);
         options.write_timeout = Some(self.read_timeout);
         options.idle_timeout = Some(KEPT);
         options.ca.clone_from(&self.ca);
-        if upgrade {
-            options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: self.connect_timeout }));
+        if let Some(end) = tunnel {
+            options.custom_l4 = Some(Arc::new(WebSocketConnector { timeout: self.connect_timeout, end: end.clone() }));
             // A connection that was made for other requests must not serve a WebSocket.
             peer.group_key = TUNNELS;
         }

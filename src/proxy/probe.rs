@@ -103,7 +103,7 @@ impl Prober {
             // The first resolution may be under way still.
             peer.resolve().await;
         }
-        let target = peer.http(false).map_err(|error| Trouble::Unresolved(error.to_string()))?;
+        let target = peer.http(None).map_err(|error| Trouble::Unresolved(error.to_string()))?;
         let connected = self.0.get_http_session(&target).await;
         connected.map(|(session, _)| session).map_err(|error| trouble(&error))
     }

@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use rolegate::demo::Sample;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::streaming::{soon, websocket};
 use crate::support::gate::{login, records};
 use crate::support::{Connection, PATIENCE, Process, Program};
+
+const HANDSHAKE: &str = "GET /websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A proxy that drains for as long as `drain` says.
 async fn draining_for(sample: &Sample, drain: &str) -> Process {
@@ -108,6 +113,48 @@ async fn a_websocket_that_nobody_reads_does_not_hold_up_the_end() {
     assert!(passed < Duration::from_secs(2), "it took {passed:?}");
 }
 
+/// A server that answers handshakes and then takes nothing; it is closed when the task ends.
+async fn deaf() -> (SocketAddr, JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.unwrap_or(0) > 0 {}
+            let answer: &[u8] = if head.starts_with(b"GET /websocket ") {
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            } else {
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            };
+            // A probe may have left by now.
+            let _ = stream.write_all(answer).await;
+            if answer.starts_with(b"HTTP/1.1 101") {
+                open.push(stream);
+            }
+        }
+    });
+    (address, accepting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_whose_server_takes_no_more_does_not_hold_up_the_end() {
+    let (address, accepting) = deaf().await;
+    let mut process = Process::before(&format!("http://{address}"), &[]).await;
+    let mut connection = process.connect().await;
+    connection.send(HANDSHAKE.as_bytes()).await;
+    assert_eq!(connection.head().await.status, 101);
+    let piece = vec![7; 1 << 20];
+    while tokio::time::timeout(Duration::from_millis(500), connection.stream.write_all(&piece)).await.is_ok() {}
+    let asked = Instant::now();
+    process.terminate();
+    assert_eq!(process.exit().await, 0);
+    let passed = asked.elapsed();
+    assert!(passed < Duration::from_secs(2), "it took {passed:?}");
+    accepting.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_is_finished_beside_an_open_websocket() {
     let sample = Sample::rocketchat().await.unwrap();
@@ -131,9 +178,7 @@ async fn a_websocket_whose_handshake_is_in_flight_is_answered_before_it_ends() {
     let mut process = Process::before(sample.url(), &[]).await;
     let hold = sample.hold("/websocket");
     let mut connection = process.connect().await;
-    let head = "GET /websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    connection.send(head.as_bytes()).await;
+    connection.send(HANDSHAKE.as_bytes()).await;
     hold.until_waiting(1).await;
     process.terminate();
     until_refused(process.address).await;
