@@ -65,31 +65,46 @@ fn given_up() -> String {
     format!("os error {}", libc::ETIMEDOUT)
 }
 
-/// How often connections that cannot be accepted are told while that lasts.
-const SELDOM: Duration = Duration::from_secs(60);
+/// How often a fault is told while it lasts.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Connections that could not be accepted: told at once and then once a minute, because nothing makes them fewer than the end
-/// of what causes them.
+/// A fault that comes again and again until its cause ends: it is told at once and then once a minute.
+#[derive(Debug, Default)]
+pub(super) struct Seldom {
+    told: Option<Instant>,
+    times: u64,
+}
+
+impl Seldom {
+    /// One more at `now`. How many there were since it was last told, when it is to be told again.
+    pub(super) fn another(&mut self, now: Instant) -> Option<u64> {
+        self.times += 1;
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < TOLD_EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.times))
+    }
+}
+
+/// Connections that could not be accepted.
 #[derive(Debug)]
 pub(super) struct Unaccepted {
     what: &'static str,
-    told: Option<Instant>,
-    times: u64,
+    seldom: Seldom,
 }
 
 impl Unaccepted {
     /// None yet of `what`.
     pub(super) fn of(what: &'static str) -> Self {
-        Self { what, told: None, times: 0 }
+        Self { what, seldom: Seldom::default() }
     }
 
     /// One more.
     pub(super) fn tell(&mut self, error: &io::Error) {
-        self.times += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= SELDOM) {
+        if let Some(times) = self.seldom.another(Instant::now()) {
             // Out of descriptors, or a client that left before it was accepted: the listener itself is well.
-            tracing::warn!(%error, times = self.times, "{} was not accepted", self.what);
-            (self.told, self.times) = (Some(Instant::now()), 0);
+            tracing::warn!(%error, times, "{} was not accepted", self.what);
         }
     }
 }
@@ -107,6 +122,16 @@ mod tests {
         assert_eq!(Told(&outer).to_string(), "Upstream ReadError InvalidHTTPHeader");
         let refused = Error::because(ConnectError, "to secret", io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(Told(&refused).to_string(), " ConnectError: connection refused");
+    }
+
+    #[test]
+    fn a_fault_that_lasts_is_told_at_once_and_then_once_a_minute_with_how_often_it_came() {
+        let (mut seldom, begin) = (Seldom::default(), Instant::now());
+        let told: Vec<(u64, u64)> = (0..=180)
+            .step_by(10)
+            .filter_map(|second| Some((second, seldom.another(begin + Duration::from_secs(second))?)))
+            .collect();
+        assert_eq!(told, [(0, 1), (60, 6), (120, 6), (180, 6)]);
     }
 
     #[test]

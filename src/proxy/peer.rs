@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use pingora::ErrorType;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::protocols::tls::CaType;
@@ -13,6 +14,7 @@ use pingora::tls::CertificateDer;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 
+use super::errors::Seldom;
 use super::health::Health;
 use super::websocket::{TunnelEnd, WebSocketConnector};
 use crate::config::{Origin, Upstream};
@@ -42,6 +44,7 @@ pub struct Peer {
     read_timeout: Duration,
     metrics: Metrics,
     health: Health,
+    unresolved: Mutex<Seldom>,
 }
 
 /// Why there is no connection to make.
@@ -68,6 +71,7 @@ impl Peer {
             read_timeout: upstream.read_timeout,
             metrics,
             health: Health::default(),
+            unresolved: Mutex::default(),
         };
         if let Ok(address) = peer.origin.host.parse::<std::net::IpAddr>() {
             peer.addresses.store(Some(Arc::new(SocketAddr::new(address, peer.origin.port))));
@@ -101,7 +105,13 @@ impl Peer {
 
     fn unresolved(&self, why: &str) {
         self.metrics.upstream_error(&self.provider, UpstreamError::Resolve);
-        tracing::warn!(host = self.origin.host, error = why, "upstream could not be resolved; its last address stays in use");
+        let Some(times) = self.unresolved.lock().another(Instant::now()) else { return };
+        tracing::warn!(
+            host = self.origin.host,
+            error = why,
+            times,
+            "upstream could not be resolved; its last address stays in use"
+        );
     }
 
     /// Where it is now.
