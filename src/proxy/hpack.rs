@@ -1,4 +1,9 @@
 //! Reads and writes the header blocks of h2 (RFC 7541), so that what the engine will not take can be told before it reads it.
+//!
+//! What a stranger sends is read here before anything else looks at it, so the reader has no arithmetic that can overflow and no
+//! index that can be out of bounds. The engine's own reader (h2's) is private to it. The crate `hpack`, of which most others
+//! are copies, panics at bad input and is not kept (RUSTSEC-2023-0084, RUSTSEC-2023-0085), and the copies bound neither the
+//! list of fields nor where a size may change.
 
 use std::collections::VecDeque;
 use std::sync::LazyLock;
