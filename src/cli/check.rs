@@ -10,7 +10,7 @@ use super::{Exit, given, invalid, online};
 use crate::config::{Config, Flags, unknown_providers};
 use crate::model::{Fault, Faults, Place};
 use crate::pipeline::rehearse;
-use crate::rules::{Ruleset, Sources};
+use crate::rules::{Ruleset, Sources, Then};
 
 /// Validate the configuration and the policies
 #[derive(Debug, clap::Args)]
@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args) -> Exit {
         if let Some(config) = &checked {
             let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
             faults.extend(unknown_providers(config.upstreams.iter(), &config.places, &known));
-            notes.extend(prefixed_spaces(config, ruleset));
+            notes.extend(prefixed_spaces(config, ruleset).into_iter().chain(left_open(config, ruleset)));
         }
         notes.extend(ruleset.providers().flat_map(|rules| rules.notes.iter().cloned()));
         untried = ruleset.providers().flat_map(|rules| rehearse::rehearse(rules, "").untried).collect();
@@ -114,6 +114,17 @@ pub(super) fn run(args: &Args) -> Exit {
         })),
     }
     if reports.is_none_or(|reports| online::all_good(&reports)) { Exit::Good } else { Exit::Failed }
+}
+
+/// What upstreams close and leave open in another way; the start warns of it, too.
+fn left_open(config: &Config, ruleset: &Ruleset) -> Vec<Fault> {
+    let open = config.upstreams.iter().enumerate().filter_map(|(index, upstream)| {
+        let rules = ruleset.provider(&upstream.provider)?;
+        let why = rules.provider.left_open(upstream.websockets, upstream.unlisted_methods)?;
+        let key = if upstream.unlisted_methods == Then::Deny { "unlisted_methods" } else { "websockets" };
+        Some(Fault::new(config.places.of_key(&format!("upstream.{index}.{key}")), why))
+    });
+    open.collect()
 }
 
 /// Upstreams whose path prefix ends in what their provider guards: nothing would be found below it.

@@ -36,6 +36,7 @@ fn what_hardly_can_be_meant_is_noted_with_its_place() {
             "does nothing, it is more than `connections`",
         ),
         ("path_prefix = \"/chat/api\"\n[policies]", "\"/chat/api\"", "only `/chat/api/api` is guarded, not `/chat/api`"),
+        ("websockets = \"deny\"\n[policies]", "\"deny\"", "closes handshakes only: `provider.toml` has no `[sockets]`"),
         ("tls = { server_name = \"chat\" }\n[policies]", "{ server", "the URL begins with `http://`"),
     ] {
         let (_, text, told) = notes(change);
