@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Connection, Program, until};
+use crate::support::{Connection, Program, Running, until};
 
 /// The actions of the API reference, and one of Matrix.
 const ACTIONS: [&str; 6] =
@@ -16,14 +16,14 @@ const ACTIONS: [&str; 6] =
 
 /// The demo as its own process, whose temporary folder is below one of the story's.
 struct Demo {
-    child: Child,
+    child: Running,
     lines: Receiver<String>,
 }
 
 impl Demo {
     fn start(folder: &Path, args: &[&str]) -> Self {
         let mut command = Program::new(args).0;
-        let mut child = command.env("TMPDIR", folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = Running::start(command.env("TMPDIR", folder).stdout(Stdio::piped()).stderr(Stdio::null()));
         let (told, lines) = channel();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
         std::thread::spawn(move || output.map_while(Result::ok).all(|line| told.send(line).is_ok()));
@@ -46,14 +46,6 @@ impl Demo {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,12 +1,12 @@
 //! The README is true: every command on it runs, and shows what stands there.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::Program;
 use crate::support::gate::records;
+use crate::support::{Program, Running};
 
 const README: &str = include_str!("../../README.md");
 
@@ -40,14 +40,14 @@ fn commands() -> Vec<(&'static str, Vec<&'static str>)> {
 
 /// The demo as its own process; ended when dropped.
 struct Demo {
-    child: Child,
+    child: Running,
     ready: Value,
 }
 
 impl Demo {
     fn start() -> Self {
         let mut command = Program::new(&["demo", "--format", "json"]).0;
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::null()));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready =
             lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()).find(|line| line.get("ready").is_some());
@@ -152,11 +152,9 @@ fn the_proxy_starts_with_the_flags_and_with_the_file_that_are_printed() {
         // The printed command takes the well-known ports, which another program on this machine may have.
         args.extend(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let mut command = Program::new(&args).within(folder.path()).0;
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Running::start(command.stderr(Stdio::piped()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let listening = lines.any(|line| line.unwrap().contains("\"listening\""));
-        child.kill().unwrap();
-        child.wait().unwrap();
         assert!(listening, "`rolegate {}` did not start", args.join(" "));
     }
 }

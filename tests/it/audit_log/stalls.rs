@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use serde_json::Value;
 
 use super::audit;
 use crate::support::gate::login;
-use crate::support::{Connection, Program, until};
+use crate::support::{Connection, Program, Running, until};
 
 const INFO: &str = "/api/v1/users.info";
 const GUARDED: &str = "/api/v1/users.info?username=bob";
 
 /// The program with its audit log on a pipe; killed when dropped.
 struct Piped {
-    child: Child,
+    child: Running,
     out: Option<ChildStdout>,
     address: SocketAddr,
     admin: SocketAddr,
@@ -34,7 +34,7 @@ impl Piped {
         std::fs::write(folder.path().join("rolegate.toml"), text).unwrap();
         let arguments = ["run", "--config", "rolegate.toml", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         let mut command = Program::new(&arguments).within(folder.path()).0;
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let log: Arc<Mutex<Vec<String>>> = Arc::default();
         let (kept, lines) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()).lines());
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| kept.lock().push(line)));
@@ -82,14 +82,6 @@ impl Piped {
         let (code, out, err) = audit(self.folder.path(), &["verify", "read.jsonl"]);
         assert_eq!(code, 0, "{out}{err}");
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

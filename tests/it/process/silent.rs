@@ -4,11 +4,11 @@ use std::fs;
 use std::io::PipeReader;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::until;
+use crate::support::{Running, until};
 
 /// Where the program's standard streams go, and what must live as long as it does.
 pub struct Streams {
@@ -32,7 +32,7 @@ impl Streams {
 
 /// The program, of which nothing is known but what the system knows.
 pub struct Silent {
-    pub child: Child,
+    pub child: Running,
     pub folder: TempDir,
     _kept: Option<PipeReader>,
 }
@@ -48,7 +48,7 @@ impl Silent {
         command.args(["-c", &script, "bash", program, "run", "--provider", "rocketchat", "--upstream", upstream]);
         command.args(["--policies", "policies", "--listen", "127.0.0.1:0", "--admin", &format!("{OPERATORS}:0")]);
         command.current_dir(folder.path()).env_remove("RUST_LOG");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(streams.error).spawn().unwrap();
+        let child = Running::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(streams.error));
         Self { child, folder, _kept: streams.kept }
     }
 
@@ -72,14 +72,6 @@ impl Silent {
 
     pub fn audit(&self) -> PathBuf {
         self.folder.path().join("audit/audit.jsonl")
-    }
-}
-
-impl Drop for Silent {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use super::{INFO, about_bob};
 use crate::support::gate::{login, records};
-use crate::support::{Connection, Program, until};
+use crate::support::{Connection, Program, Running, until};
 
-/// The program while it serves; killed when dropped.
+/// The program while it serves.
 struct Serving {
-    child: Child,
+    child: Running,
     address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -24,7 +24,7 @@ struct Serving {
 impl Serving {
     /// Runs `command` until it listens.
     async fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let (log, kept) = (Arc::default(), BufReader::new(child.stderr.take().unwrap()).lines());
         let lines: Arc<Mutex<Vec<String>>> = Arc::clone(&log);
         std::thread::spawn(move || kept.map_while(Result::ok).for_each(|line| lines.lock().push(line)));
@@ -49,14 +49,6 @@ impl Serving {
         self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         let status = until("the program to end", || self.child.try_wait().unwrap()).await;
         (status.code().unwrap_or(-1), out)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -19,7 +19,7 @@ pub use gate::{Gate, GateBuilder};
 pub use http::{Answer, Connection};
 pub use policies::Policies;
 pub use process::Process;
-pub use program::Program;
+pub use program::{Program, Running};
 pub use upstream::Upstream;
 
 /// How long a story waits for what must happen before it fails.

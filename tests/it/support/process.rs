@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Connection, Program, until};
+use super::{Connection, Program, Running, until};
 
-/// A proxy that serves; killed when dropped.
+/// A proxy that serves.
 pub struct Process {
-    child: Child,
+    child: Running,
     pub folder: TempDir,
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -40,7 +40,7 @@ impl Process {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let mut command = Program::new(&arguments).within(folder.path()).0;
-        let mut child = command.env("RUST_LOG", asked).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Running::start(command.env("RUST_LOG", asked).stdout(Stdio::null()).stderr(Stdio::piped()));
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
         let reading = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| kept.lock().push(line)));
@@ -95,13 +95,5 @@ impl Process {
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.log.lock().join("\n")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
