@@ -43,7 +43,7 @@ KINDS = {
     "open": Kind("/avatar/{n}", 200),
     "permit": Kind("/api/v1/rooms.roles?rid=GENERAL{n}", 200, records=2),
     "deny": Kind("/api/v1/rooms.roles?rid=GENERAL{n}", 403, token=DENIED, records=1),
-    "invalid": Kind("/api/v1/rooms.roles?rid=GENERAL%2F{n}", 400, records=1),
+    "invalid": Kind("/api/v1/rooms.roles?rid=GENERAL%07{n}", 400, records=1),
     "cold": Kind("/api/v1/rooms.roles?rid=GENERAL{n}", 200, fresh=True, records=2),
 }
 

@@ -41,6 +41,13 @@ fn check_finds_no_fault_in_what_is_built_in() {
 }
 
 #[test]
+fn the_cases_of_the_benchmarks_policies_pass() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ended = run(root, &["test", "--policies", "tests/bench/policies"], 0);
+    assert!(ended.out.ends_with("ok: 3 cases passed\n"), "{}", ended.out);
+}
+
+#[test]
 fn check_tells_every_fault_of_the_configuration_and_of_the_policies_with_place_and_hint() {
     let folder = tempfile::tempdir().unwrap();
     let policies = Policies::write(&folder.path().join("rules"));
