@@ -4,7 +4,7 @@ use crate::model::{Kind, Value};
 
 /// The longest value of a parameter that states no bound of its own, in bytes: longer than any target, so that one in the query
 /// is bounded by the head, and one in a body by what a record may hold.
-pub(super) const LONGEST_VALUE: usize = 64 * 1024;
+pub const LONGEST_VALUE: usize = 64 * 1024;
 /// The greatest whole number of a parameter that states no bound of its own: a server that computes with doubles reads a
 /// greater one as its neighbour.
 pub(super) const GREATEST_INTEGER: i64 = (1 << 53) - 1;

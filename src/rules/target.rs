@@ -6,8 +6,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_
 
 use readings::Readings;
 
-/// The longest target inside a guarded space, in bytes.
-pub const LONGEST_TARGET: usize = 8 * 1024;
 /// The most `name=value` pairs of a query that is read.
 const MOST_PAIRS: usize = 100;
 
@@ -57,9 +55,6 @@ pub fn read_beside<'a>(target: &'a [u8], host: Option<&str>, guarded: &[String],
     }
     if absolute.is_some() {
         return Reading::Ambiguous("the target is in absolute form");
-    }
-    if target.len() > LONGEST_TARGET {
-        return Reading::Ambiguous("the target is longer than 8 KiB");
     }
     let split = origin.iter().position(|byte| *byte == b'?');
     let (path, query) = match split {
@@ -402,7 +397,6 @@ mod tests {
             };
             assert!(refused, "{target}: {:?}", reading(target));
         }
-        assert!(matches!(reading(&format!("/api/{}", "a".repeat(LONGEST_TARGET))), Reading::Ambiguous(_)));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! refused before anything is looked up.
 
 use rolegate::model::Reason;
+use rolegate::rules::param::LONGEST_VALUE;
 use rolegate::rules::param::{Empty, Form, Param, Place};
-use rolegate::rules::target::LONGEST_TARGET;
 use rolegate::rules::{Action, Ruleset, Sources};
 
 use super::{assert_denied, assert_no_secret_recorded, assert_refusal};
@@ -86,7 +86,7 @@ fn possible(param: &Param) -> Vec<Fault> {
     let mut faults = match &param.form {
         Form::Id => vec![Fault::TooLong, Fault::ControlCharacter],
         // A longer one is a longer target, and refused as that.
-        Form::Text { max, .. } if *max >= LONGEST_TARGET => vec![Fault::ControlCharacter],
+        Form::Text { max, .. } if *max >= LONGEST_VALUE => vec![Fault::ControlCharacter],
         Form::Text { .. } => vec![Fault::TooLong, Fault::ControlCharacter],
         Form::Integer { .. } => vec![Fault::NotANumber, Fault::Fraction, Fault::BelowBound, Fault::AboveBound],
         Form::Boolean | Form::Enum { .. } => vec![Fault::BadValue],

@@ -2,8 +2,8 @@
 
 use rolegate::demo::Sample;
 use rolegate::model::Reason;
+use rolegate::rules::param::LONGEST_VALUE;
 use rolegate::rules::param::{Form, Param, Place};
-use rolegate::rules::target::LONGEST_TARGET;
 use rolegate::rules::{Action, Ruleset, Sources};
 
 use super::cases::{Case, Fault, assert_complete, refuse_all, whole};
@@ -47,7 +47,7 @@ fn faults(param: &Param) -> Vec<(Fault, String, String)> {
         Form::Id => vec![(Fault::TooLong, "a".repeat(256), long(255)), (Fault::ControlCharacter, "a%C2%85".into(), malformed)],
         Form::Text { min, max } => {
             let mut faults = vec![(Fault::ControlCharacter, "a%C2%85".into(), malformed)];
-            if *max < LONGEST_TARGET {
+            if *max < LONGEST_VALUE {
                 faults.push((Fault::TooLong, "a".repeat(max + 1), long(*max)));
             }
             if *min > 0 && param.place == Place::Query {
