@@ -290,6 +290,20 @@ fn code(text: &str) -> String {
     code
 }
 
+#[test]
+fn each_program_that_the_stories_start_is_one_that_every_debian_has_or_that_the_tests_install() {
+    const EVERYWHERE: [&str; 5] = ["bash", "mkfifo", "prlimit", "script", "sh"];
+    let run = include_str!("../run");
+    let files = files_below("tests/it");
+    let (begin, mut started) = (concat!("Command::", "new(\""), 0);
+    for program in files.iter().flat_map(|file| file.text.split(begin).skip(1)).filter_map(|rest| rest.split('"').next()) {
+        let installed = run.lines().any(|line| line.starts_with(&format!("need {program} ")));
+        assert!(installed || EVERYWHERE.contains(&program), "tests/run does not install what brings `{program}`");
+        started += 1;
+    }
+    assert!(started > 10, "only {started} found");
+}
+
 fn product() -> Vec<File> {
     files_below("src").into_iter().filter(|file| file.path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
