@@ -28,6 +28,8 @@ class Homeserver:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         config = write_config(folder, port)
+        #: The token of the application service that is registered with it.
+        self.service = _service(folder)["as_token"]
         command = [sys.executable, "-m", "synapse.app.homeserver", "--config-path", str(config)]
         with self._output.open("ab") as output:
             if not (folder / "signing.key").exists():
@@ -93,6 +95,23 @@ def _secrets(folder: Path) -> dict[str, str]:
     return json.loads(kept.read_text())
 
 
+def _service(folder: Path) -> dict:
+    """A bridge that no program stands behind: Synapse has nowhere to send events to."""
+    kept = folder / "service.json"
+    if not kept.exists():
+        registration = {
+            "id": "bridge",
+            "url": None,
+            "as_token": secrets.token_hex(16),
+            "hs_token": secrets.token_hex(16),
+            "sender_localpart": "bridgebot",
+            "namespaces": {"users": [{"regex": f"@_ghost_.*:{NAME}", "exclusive": True}]},
+            "rate_limited": False,
+        }
+        kept.write_text(json.dumps(registration))
+    return json.loads(kept.read_text())
+
+
 def write_config(folder: Path, port: int) -> Path:
     """Everything that Synapse needs, with places in this folder; JSON, which is YAML too."""
     log = str(folder / "homeserver.log")
@@ -138,8 +157,11 @@ def write_config(folder: Path, port: int) -> Path:
         "rc_invites": {"per_room": UNLIMITED, "per_user": UNLIMITED, "per_issuer": UNLIMITED},
         "rc_user_directory": UNLIMITED,
         "rc_profile": UNLIMITED,
+        # JSON, which is YAML too.
+        "app_service_config_files": [str(folder / "service.json")],
         **_secrets(folder),
     }
+    _service(folder)
     path = folder / "homeserver.yaml"
     path.write_text(json.dumps(config, indent=1))
     return path
