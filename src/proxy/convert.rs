@@ -51,7 +51,7 @@ const UNKNOWN: &str = "unknown";
 /// Where a request came from, as far as it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// The client's address; nothing when a trusted proxy wrote what is no address.
+    /// The client's address; nothing when a trusted proxy wrote none.
     pub(super) client: Option<IpAddr>,
     /// The chain to send on: what a trusted proxy said, and the peer it said it from. It begins with the client, or `unknown`.
     pub(super) forwarded_for: String,
@@ -81,8 +81,9 @@ pub(super) fn strangers(peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Option<Or
 /// Reads where a request came from: the peer's own address, unless the peer is a proxy that is trusted.
 ///
 /// Of `X-Forwarded-For` the rightmost address that is not itself a trusted proxy is the client; what stands left of it was
-/// written by the client and is worth nothing. Where that place holds no address the client is not known: the next one to the
-/// right is a proxy's, and stands in networks that the client is not in.
+/// written by the client and is worth nothing. Where all of them are trusted, the leftmost one is the client: a trusted machine
+/// that asks through another. Where that place holds no address, or there is no such field, the client is not known: the next
+/// address to the right is a proxy's, and stands in networks that the client is not in.
 #[must_use]
 pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: IpAddr, tls: bool, trusted: &[IpNet]) -> Origin {
     if let Some(origin) = strangers(peer, tls, trusted) {
@@ -92,7 +93,7 @@ pub(super) fn origin<'a>(fields: impl Fn(&'static str) -> Vec<&'a [u8]>, peer: I
     let trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let own = if tls { "https" } else { "http" };
     let mut chain = vec![peer];
-    let mut client = Some(peer);
+    let mut client = None;
     let stated = fields("x-forwarded-for");
     for element in stated.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b',')) {
         client = address(element);
@@ -496,7 +497,8 @@ mod tests {
             (&[b"198.51.100.1, unknown, 10.0.0.7"], None, "unknown, 10.0.0.7, 10.0.0.1"),
             (&[b"unknown, 198.51.100.1:99"], Some("198.51.100.1"), "198.51.100.1, 10.0.0.1"),
             (&[b"198.51.100.1, fd00::7, [fd00::8]:443"], Some("198.51.100.1"), "198.51.100.1, fd00::7, fd00::8, 10.0.0.1"),
-            (&[], Some("10.0.0.1"), "10.0.0.1"),
+            (&[b"fd00::7, 10.0.0.9"], Some("fd00::7"), "fd00::7, 10.0.0.9, 10.0.0.1"),
+            (&[], None, "unknown, 10.0.0.1"),
         ] {
             let read = read(lines);
             assert_eq!(read.client, expected.map(|text| text.parse().unwrap()), "{lines:?}");
@@ -548,7 +550,7 @@ mod tests {
             let decisive: Vec<Option<IpAddr>> = decisive.collect();
             let expected = match decisive.iter().position(|address| !address.as_ref().is_some_and(inside)) {
                 Some(at) => decisive[at],
-                None => decisive.last().copied().unwrap_or(Some(PEER)),
+                None => decisive.last().copied().flatten(),
             };
             prop_assert_eq!(read.client, expected);
             // A gate behind this one reads the same of what it is told.
@@ -556,6 +558,53 @@ mod tests {
             prop_assert_eq!(again, expected);
             let named = read.client_text().map(|text| text.parse::<IpAddr>().unwrap());
             prop_assert_eq!(named, expected, "no other address is told as the client's");
+        }
+    }
+
+    /// Any bytes, and addresses in which some bytes are others, more or fewer.
+    fn any_element() -> impl Strategy<Value = Vec<u8>> {
+        let edit = (any::<prop::sample::Index>(), 0..4_usize, prop::collection::vec(any::<u8>(), 0..3));
+        let edited = (element(), prop::collection::vec(edit, 0..3)).prop_map(|((text, _), edits)| {
+            let mut text = text.into_bytes();
+            for (at, length, instead) in edits {
+                let at = at.index(text.len() + 1);
+                let end = text.len().min(at + length);
+                text.splice(at..end, instead);
+            }
+            text
+        });
+        let digits = "[0-9a-f.:\\[\\]% \t]{0,40}".prop_map(String::into_bytes);
+        prop_oneof![4 => edited, 1 => digits, 1 => prop::collection::vec(any::<u8>(), 0..40), 1 => "\\PC{0,40}".prop_map(String::into_bytes)]
+    }
+
+    /// The address that is written in `text`, found by taking away what may stand around one.
+    fn written(text: &[u8]) -> Option<IpAddr> {
+        let text = str::from_utf8(text).ok()?.trim_matches(|c: char| c.is_ascii_whitespace());
+        let plain = text.parse::<IpAddr>().ok();
+        let without_port = || {
+            let (host, port) = text.rsplit_once(':')?;
+            port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse::<u16>().ok())??;
+            Some(host)
+        };
+        let bracketed = |host: &str| host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+        let v4 = || without_port()?.parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+        plain.or_else(v4).or_else(|| bracketed(text)).or_else(|| bracketed(without_port()?)).map(|address| address.to_canonical())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #[test]
+        fn of_any_element_the_client_is_the_address_that_is_written_there_or_unknown(
+            element in any_element().prop_filter("one element", |element| !element.contains(&b',')),
+            inside in any::<bool>(),
+        ) {
+            let expected = written(&element);
+            // One trusted proxy may stand behind it.
+            let line = if inside { [&element[..], b", 10.0.0.7"].concat() } else { element };
+            let read = read(&[&line]);
+            prop_assert_eq!(read.client, expected);
+            let begins = expected.map_or_else(|| UNKNOWN.to_owned(), |address| address.to_string());
+            prop_assert_eq!(read.forwarded_for.split(", ").next(), Some(begins.as_str()));
         }
     }
 

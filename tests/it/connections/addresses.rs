@@ -75,7 +75,6 @@ async fn of_a_trusted_chain_the_rightmost_stranger_is_the_client() {
         (vec!["10.0.0.9,10.0.0.5"], "10.0.0.9", "10.0.0.9, 10.0.0.5, 127.0.0.1"),
         (vec!["203.0.113.7:51234, 10.0.0.5:80"], "203.0.113.7", "203.0.113.7, 10.0.0.5, 127.0.0.1"),
         (vec!["[2001:db8::1]:443"], "2001:db8::1", "2001:db8::1, 127.0.0.1"),
-        (vec![], "127.0.0.1", "127.0.0.1"),
     ] {
         let mut headers = login("bob");
         headers.extend(chain.iter().map(|value| ("X-Forwarded-For", (*value).to_owned())));
@@ -90,6 +89,53 @@ async fn of_a_trusted_chain_the_rightmost_stranger_is_the_client() {
             assert_eq!(told(&newest(&gate, path)), fields([sent_on, "https", client]), "{chain:?} {target}");
         }
         assert_eq!(gate.last_decision()["context"]["client"], client, "{chain:?}");
+    }
+}
+
+/// What proxies say of a client in fields other than `X-Forwarded-For`, and in that one without an address.
+fn without_an_address() -> Vec<Vec<(&'static str, String)>> {
+    let rows: [&[(&str, &str)]; 8] = [
+        &[],
+        &[("Forwarded", "for=127.0.0.9")],
+        &[("X-Real-IP", "127.0.0.9")],
+        &[("x_forwarded_for", "127.0.0.9")],
+        &[("X-Forwarded-For", "")],
+        &[("X-Forwarded-For", "unknown")],
+        &[("X-Forwarded-For", "127.0.0.9,")],
+        &[("X-Forwarded-For", "127.0.0.9"), ("X-Forwarded-For", "")],
+    ];
+    rows.into_iter().map(|row| row.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_whom_a_trusted_proxy_writes_no_address_is_in_no_network() {
+    for fast_path in [true, false] {
+        let builder = trusting(GateBuilder::rocketchat().await);
+        let folder = builder.folder.path().join("policies");
+        office_only(&folder);
+        let gate = builder
+            .with(|config| {
+                config.listen.fast_path = fast_path;
+                config.policies.directory = Some(folder);
+                // The proxy stands in the office, its clients do not.
+                config.networks = vec![("office".into(), vec!["127.0.0.0/8".parse().unwrap()])];
+            })
+            .start();
+        let target = format!("/api/v1/rooms.roles?rid={BOARDROOM}");
+        for said in without_an_address() {
+            let headers: Vec<_> = login("carol").into_iter().chain(said.clone()).collect();
+            assert_eq!(gate.get(&target, &headers).await.status, 403, "{said:?}");
+            let record = gate.last_decision();
+            assert_eq!(record["context"]["client"], serde_json::Value::Null, "{said:?}");
+            assert_eq!(record["context"].get("networks"), None, "{said:?}");
+            assert_eq!(gate.get("/echo", &headers).await.status, 200, "{said:?}");
+            let expected = [("x-forwarded-for", "unknown, 127.0.0.1"), ("x-forwarded-proto", "http")];
+            let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(told(&newest(&gate, "/echo")), expected, "{said:?}");
+        }
+        assert_eq!(gate.sample.count("/api/v1/rooms.roles"), 0);
+        let from_the_office: Vec<_> = login("carol").into_iter().chain([("X-Forwarded-For", "127.0.0.9".to_owned())]).collect();
+        assert_eq!(gate.get(&target, &from_the_office).await.status, 200, "a trusted machine that asks through another");
     }
 }
 
