@@ -45,7 +45,7 @@ pub enum Found<'r> {
         /// The pattern that matched.
         pattern: &'r Arc<Pattern>,
     },
-    /// To an action's path with a method that nobody declares there; the declared ones are named.
+    /// To the path of an action or a closed route with a method that nobody declares there; the declared ones are named.
     OtherMethod(Vec<&'r str>),
     /// To a known route that is not judged.
     Route(&'r Route),
@@ -249,25 +249,43 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
         pattern.matches(path).is_some_and(|segments| legal(&segments, declared))
     };
     let ending = |then: Then| {
-        let ends = on_routes().filter(move |(route, pattern)| route.then == then && legal_on(pattern, &|_| route.encoded));
-        ends.map(|(_, pattern)| pattern.method.as_str())
+        on_routes().filter(move |(route, pattern)| route.then == then && legal_on(pattern, &|_| route.encoded))
     };
+    let closed = ending(Then::Deny).filter(|(_, pattern)| !is_another_operation(provider, method, pattern));
+    let method_of = |(_, pattern): (&'r Route, &'r Pattern)| pattern.method.as_str();
     let judged: Vec<&str> = on_actions()
         .filter(|(action, pattern)| legal_on(pattern, &|name| action.encoded(name)))
         .map(|(_, pattern)| pattern.method.as_str())
         .chain(on_tunnels().filter(|(_, pattern)| legal_on(pattern, &|_| false)).map(|(_, pattern)| pattern.method.as_str()))
-        .chain(ending(Then::Deny))
+        .chain(closed.map(method_of))
         .collect();
     if !judged.is_empty() {
-        return Found::OtherMethod(judged.into_iter().chain(ending(Then::Forward)).collect());
+        return Found::OtherMethod(judged.into_iter().chain(ending(Then::Forward).map(method_of)).collect());
     }
-    if tree.nearly(path, |_| true) {
+    // What is left of the closed routes that stand here openly closes another operation.
+    let left: Vec<&Pattern> = ending(Then::Deny).map(|(_, pattern)| pattern).collect();
+    let elsewhere = |door: Door| match door.leads {
+        Leads::Route(place) => {
+            let pattern = routes.get(place).and_then(|route| route.doors.get(door.index));
+            !pattern.is_some_and(|pattern| left.iter().any(|left| std::ptr::eq(*left, pattern)))
+        }
+        Leads::Action(_) | Leads::Tunnel(_) | Leads::Socket => true,
+    };
+    if tree.nearly(path, elsewhere) {
         Found::Variant
     } else if target::needs_declaration(path) && (!provider.encoded || hides(provider, path)) {
         Found::Undeclared
     } else {
         Found::Unlisted
     }
+}
+
+/// Whether `method` does something else than `closed`, the pattern of a closed route on the same path: it is one of those that
+/// every server tells apart, and the path lies in a guarded space, where servers look at the method. Pages, files and hooks
+/// outside are often served whatever the method is.
+fn is_another_operation(provider: &Provider, method: &str, closed: &Pattern) -> bool {
+    let told_apart = matches!(method, "GET" | "POST" | "PUT" | "PATCH" | "DELETE");
+    told_apart && method != closed.method && closed.is_within(&provider.guarded)
 }
 
 /// Whether each of these segments has an encoding only where it is `declared`.

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod beside;
+mod closed;
 mod doors;
 mod secrets;
 

@@ -66,10 +66,13 @@ async fn a_closed_route_is_closed_in_every_spelling() {
         let record = assert_denied(&gate, Reason::TargetAmbiguous);
         assert_refusal(&answer, 400, INVALID_TARGET, record["id"].as_str().unwrap());
     }
-    for method in ["GET", "HEAD", "PUT", "DELETE"] {
+    for method in ["GET", "HEAD", "DELETE"] {
         let answer = connection.request(method, "/api/v1/mcp", &login("alice"), b"").await;
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method}");
+        assert_denied(&gate, Reason::RouteUnlisted);
+        assert_eq!(answer.status, 403, "{method}");
     }
+    let answer = connection.request("OPTIONS", "/api/v1/mcp", &login("alice"), b"").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST, GET, HEAD, DELETE")));
     assert!(gate.sample.seen().is_empty(), "{:?}", gate.sample.seen());
 }
 
