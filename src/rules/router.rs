@@ -248,9 +248,8 @@ pub fn find<'r>(provider: &'r Provider, method: &str, path: &str) -> Found<'r> {
     let legal_on = |pattern: &Pattern, declared: &dyn Fn(&str) -> bool| {
         pattern.matches(path).is_some_and(|segments| legal(&segments, declared))
     };
-    let ending = |then: Then| {
-        on_routes().filter(move |(route, pattern)| route.then == then && legal_on(pattern, &|_| route.encoded))
-    };
+    let ending =
+        |then: Then| on_routes().filter(move |(route, pattern)| route.then == then && legal_on(pattern, &|_| route.encoded));
     let closed = ending(Then::Deny).filter(|(_, pattern)| !is_another_operation(provider, method, pattern));
     let method_of = |(_, pattern): (&'r Route, &'r Pattern)| pattern.method.as_str();
     let judged: Vec<&str> = on_actions()

@@ -14,7 +14,8 @@ const AGENTS: &str = "/api/v1/livechat/users/agent";
 /// A gate whose provider file closes the shipped route that lists omnichannel agents.
 async fn gate(change: impl FnOnce(&mut Upstream)) -> Gate {
     let (_, shipped) = BUILT_IN.iter().find(|(path, _)| *path == "rocketchat/provider.toml").unwrap();
-    let open = "rest = \"GET /api/v1/livechat/users/{type}\"\nreveals = \"every omnichannel agent or manager\"\nthen = \"forward\"";
+    let open =
+        "rest = \"GET /api/v1/livechat/users/{type}\"\nreveals = \"every omnichannel agent or manager\"\nthen = \"forward\"";
     assert!(shipped.contains(open), "the route is written otherwise now");
     let builder = GateBuilder::rocketchat().await;
     let folder = builder.folder.path().join("policies");
