@@ -1,9 +1,10 @@
 //! Old files of the log: how many are kept and for how long, and what is known of one before it is removed.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -15,6 +16,9 @@ use super::tail::Tail;
 use super::{Event, Keep};
 use crate::metrics::RecordKind;
 
+/// How soon files that may be removed to make room are looked for again, when there were none.
+const SEEK_EVERY: Duration = Duration::from_secs(1);
+
 /// Sees to it that no more files are kept than the operator wants.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -22,6 +26,8 @@ pub(super) struct Keeper {
     keep: Keep,
     /// Files that could not be removed: one try is enough, because each leaves a record.
     spared: Mutex<HashSet<PathBuf>>,
+    /// When there was nothing that might be removed to make room.
+    sought: Mutex<Option<Instant>>,
 }
 
 /// A file that is to be removed.
@@ -39,7 +45,12 @@ pub(super) struct Old {
 impl Keeper {
     /// For the log at `path`; nothing where everything is kept.
     pub(super) fn new(path: &Path, keep: Keep) -> Option<Self> {
-        (keep != Keep::default()).then(|| Self { path: path.to_owned(), keep, spared: Mutex::default() })
+        (keep != Keep::default()).then(|| Self {
+            path: path.to_owned(),
+            keep,
+            spared: Mutex::default(),
+            sought: Mutex::default(),
+        })
     }
 
     /// The files that are too many, or too old at `now`, oldest first.
@@ -73,7 +84,31 @@ impl Keeper {
         Ok(beyond)
     }
 
-    /// Removes a file of which a record tells.
+    /// Removes the oldest file that is beyond a bound, because there is no room for a record: the one that would tell of it first
+    /// has no room either. `surplus` are such files as far as they were looked for. Gives back the record that is owed now.
+    pub(super) fn make_room(&self, surplus: &mut Option<VecDeque<Old>>) -> Option<Event> {
+        let now = Timestamp::now();
+        let surplus = surplus.get_or_insert_with(|| self.surplus(now));
+        while let Some(old) = surplus.pop_front() {
+            if self.remove(&old).is_ok() {
+                return Some(old.record(now));
+            }
+        }
+        None
+    }
+
+    /// The files beyond the bounds, unless there were none a moment ago: a full disk fails every record.
+    fn surplus(&self, now: Timestamp) -> VecDeque<Old> {
+        let mut sought = self.sought.lock();
+        if sought.is_some_and(|sought| sought.elapsed() < SEEK_EVERY) {
+            return VecDeque::new();
+        }
+        let found = self.beyond(now).unwrap_or_default();
+        *sought = found.is_empty().then(Instant::now);
+        found.into()
+    }
+
+    /// Removes a file.
     ///
     /// # Errors
     /// The operating system refuses. The file is not tried again by this process.
@@ -88,6 +123,11 @@ impl Keeper {
 }
 
 impl Old {
+    /// Whether it is there still: it may have been removed to make room.
+    pub(super) fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.file).is_ok()
+    }
+
     /// The record of its removal at `now`, by which [`verify`](super::verify()) knows that the rest begins where it may.
     pub(super) fn record(&self, now: Timestamp) -> Event {
         let name = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -102,6 +142,11 @@ impl Old {
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Event { kind: RecordKind::Expired, time: now, fields }
     }
+}
+
+/// Whether a write failed for want of room that the removal of a file can make.
+pub(super) fn wants_room(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether `file` is a regular one whose first line is the record with this number.

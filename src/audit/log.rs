@@ -10,22 +10,22 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::alarm::{Alarm, Wait};
 use super::entry::body;
 use super::keep::Keeper;
 use super::latch::Latch;
 use super::queue::again;
 use super::state::{Position, State, Ticket, is_full};
 use super::suppress::Refusals;
-use super::{Durability, Entry, Event, OnFailure, OpenError, Settings, Sink};
+use super::{Durability, Entry, OnFailure, OpenError, Settings};
 use crate::metrics::Metrics;
 use crate::model::Reason;
 
 /// How long a buffered record waits for company.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
-/// How often old files are looked for.
+/// How often old files are looked for besides whenever one had its size.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// How often in a row.
@@ -140,21 +140,18 @@ impl AuditLog {
     pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
         let (durability, on_failure) = (settings.durability, settings.on_failure);
         let refusals = Refusals::new(settings.refusals_per_address, metrics.clone());
-        let keeper = match &settings.sink {
-            Sink::File(path) => Keeper::new(path, settings.keep),
-            Sink::Stdout => None,
-        };
-        let latch = Latch::new(State::open(settings, metrics.clone())?);
-        let shared = Shared { latch, metrics, refusals, keeper, stopping: Mutex::new(false), stop: Condvar::new() };
+        let state = State::open(settings, metrics.clone())?;
+        let (keeper, alarm) = (state.keeper(), state.alarm());
+        let shared = Shared { latch: Latch::new(state), metrics, refusals, keeper, alarm };
         let mut log = Self { shared: Arc::new(shared), on_failure, threads: Vec::new() };
         if durability == Durability::Buffered {
-            log.spawn("audit", FLUSH_EVERY, |shared| {
+            log.spawn("audit", FLUSH_EVERY, Wait::Time, |shared| {
                 // What cannot be written now stays buffered, and was counted.
                 let _ = shared.latch.lock().and_then(|mut state| state.flush());
             })?;
         }
         if log.shared.keeper.is_some() {
-            log.spawn("audit-keep", KEEP_EVERY, |shared| {
+            log.spawn("audit-keep", KEEP_EVERY, Wait::Files, |shared| {
                 if let Err(error) = shared.expire(Timestamp::now()) {
                     tracing::warn!(%error, "old files of the audit log could not be removed");
                 }
@@ -164,9 +161,9 @@ impl AuditLog {
     }
 
     /// Does something again and again until the log is dropped, and then for the last time.
-    fn spawn(&mut self, name: &str, every: Duration, again: fn(&Shared)) -> Result<(), OpenError> {
+    fn spawn(&mut self, name: &str, every: Duration, wait: Wait, again: fn(&Shared)) -> Result<(), OpenError> {
         let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || shared.until_stopped(every, again));
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || shared.until_stopped(every, wait, again));
         self.threads.push(thread.map_err(OpenError::Thread)?);
         Ok(())
     }
@@ -299,8 +296,9 @@ impl AuditLog {
         owes
     }
 
-    /// Removes rotated files beyond [`Settings::keep`] as of `now`, oldest first, each after a record of it was made. Gives back
-    /// how many. The log does so itself every ten seconds.
+    /// Removes rotated files beyond [`Settings::keep`] as of `now`, oldest first, each after a record of it was made; but one
+    /// whose record has no room is removed before. Gives back how many. The log does so itself whenever a file had its size, and
+    /// every ten seconds.
     ///
     /// # Errors
     /// A removal cannot be recorded, or a file cannot be removed; it stays then.
@@ -353,7 +351,7 @@ impl AuditLog {
     }
 
     /// Begins a new file whatever the size of the old one, with a `rotated` record. Gives back where the old one lies now;
-    /// nothing when it holds no record.
+    /// nothing when it holds no record. Who asks for it [removes old ones](AuditLog::expire), too.
     ///
     /// # Errors
     /// The log has no file, a new one cannot be begun, or what waits cannot be written.
@@ -386,8 +384,7 @@ impl AuditLog {
 
 impl Drop for AuditLog {
     fn drop(&mut self) {
-        *self.shared.stopping.lock() = true;
-        self.shared.stop.notify_all();
+        self.shared.alarm.end();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -460,23 +457,26 @@ struct Shared {
     latch: Latch,
     metrics: Metrics,
     refusals: Refusals,
-    keeper: Option<Keeper>,
-    stopping: Mutex<bool>,
-    stop: Condvar,
+    keeper: Option<Arc<Keeper>>,
+    alarm: Arc<Alarm>,
 }
 
 impl Shared {
-    fn until_stopped(&self, every: Duration, again: fn(&Self)) {
-        let mut stopping = self.stopping.lock();
-        while !*stopping {
-            self.stop.wait_for(&mut stopping, every);
-            MutexGuard::unlocked(&mut stopping, || again(self));
+    fn until_stopped(&self, every: Duration, wait: Wait, again: fn(&Self)) {
+        loop {
+            let goes_on = self.alarm.wait(every, wait);
+            again(self);
+            if !goes_on {
+                return;
+            }
         }
     }
 
     fn expire(&self, now: Timestamp) -> io::Result<usize> {
         let Some(keeper) = &self.keeper else { return Ok(0) };
         let mut removed = 0;
+        // A file that made room may wait for its record. What cannot be written now is owed on.
+        let _ = self.latch.lock()?.settle(now);
         // The records of removals can fill files themselves; where each fills one, this has no end.
         for _ in 0..KEEP_PASSES {
             let beyond = keeper.beyond(now)?;
@@ -484,25 +484,10 @@ impl Shared {
                 break;
             }
             for old in &beyond {
-                self.make(&old.record(now))?;
-                keeper.remove(old)?;
-                removed += 1;
+                removed += usize::from(self.latch.lock()?.expire(keeper, old, now)?);
             }
         }
         Ok(removed)
-    }
-
-    /// Records an event; it is in the kernel when this returns.
-    fn make(&self, event: &Event) -> io::Result<()> {
-        let started = Instant::now();
-        with_body(event, |body| {
-            let mut state = self.latch.lock()?;
-            let ticket = state.take(event.time, body)?;
-            state.land(ticket)?;
-            state.flush()
-        })?;
-        self.metrics.audit_record(event.kind, started.elapsed());
-        Ok(())
     }
 }
 

@@ -1,12 +1,12 @@
-//! What the log owes its reader: that it goes on in another file, that records could not be written, that files were taken
-//! away.
+//! What the log owes its reader: that it goes on in another file, that old files made room, that records could not be written,
+//! that files were taken away.
 
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::{Event, OnFailure};
 use crate::metrics::RecordKind;
@@ -16,6 +16,8 @@ use crate::metrics::RecordKind;
 pub(super) struct Losses {
     /// New files that were not begun for the size of the old ones.
     begun: VecDeque<Begun>,
+    /// The records of old files that were removed because there was no room for a record.
+    expired: VecDeque<Event>,
     /// Records that were refused or given up.
     unwritten: Option<Loss>,
     /// Records that are not where they were written.
@@ -52,13 +54,25 @@ struct Loss {
 impl Losses {
     /// Nothing is owed.
     pub(super) fn is_empty(&self) -> bool {
-        self.begun.is_empty() && self.unwritten.is_none() && self.removed.is_none()
+        self.begun.is_empty() && self.expired.is_empty() && self.unwritten.is_none() && self.removed.is_none()
     }
 
     /// A new file was begun; the one `before` it holds `records` records.
     pub(super) fn begun(&mut self, cause: Cause, before: Option<&Path>, records: u64) {
         let before = before.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         self.begun.push_back(Begun { cause, before, records });
+    }
+
+    /// An old file was removed before this record of it was made.
+    pub(super) fn expired(&mut self, record: Event) {
+        self.expired.push_back(record);
+    }
+
+    /// A record of the same file was made; whether this one was owed.
+    pub(super) fn is_told(&mut self, record: &Event) -> bool {
+        let before = self.expired.len();
+        self.expired.retain(|owed| owed.fields.get("file") != record.fields.get("file"));
+        self.expired.len() < before
     }
 
     /// So many records, of things that happened from `since` on, could not be written.
@@ -71,7 +85,7 @@ impl Losses {
         Loss::add(&mut self.removed, records, since, || cause.to_owned());
     }
 
-    /// What to record next, in the order in which [`Losses::settled`] strikes it off.
+    /// What to record next; [`Losses::settled`] strikes it off.
     pub(super) fn next(&self, now: Timestamp, on_failure: OnFailure) -> Option<Event> {
         if let Some(Begun { cause, before, records }) = self.begun.front() {
             let cause = match cause {
@@ -81,6 +95,9 @@ impl Losses {
             let fields = [("cause", json!(cause)), ("before", json!(before)), ("records", json!(records))];
             let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             return Some(Event { kind: RecordKind::Rotated, time: now, fields });
+        }
+        if let Some(record) = self.expired.front() {
+            return Some(record.clone());
         }
         let (loss, removed) = match (&self.removed, &self.unwritten) {
             (Some(loss), _) => (loss, true),
@@ -98,10 +115,13 @@ impl Losses {
         Some(Event { kind: RecordKind::Loss, time: now, fields })
     }
 
-    /// The one told by [`Losses::next`] is recorded.
-    pub(super) fn settled(&mut self) {
-        if self.begun.pop_front().is_none() && self.removed.take().is_none() {
-            self.unwritten = None;
+    /// The record that [`Losses::next`] gave is made. Others may be owed since, before it in their order.
+    pub(super) fn settled(&mut self, made: &Event) {
+        match made.kind {
+            RecordKind::Rotated => drop(self.begun.pop_front()),
+            RecordKind::Expired => drop(self.expired.pop_front()),
+            _ if made.fields.get("removed") == Some(&Value::Bool(true)) => self.removed = None,
+            _ => self.unwritten = None,
         }
     }
 }

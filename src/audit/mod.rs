@@ -8,8 +8,9 @@
 //! Two things leave no record of their own, and are told of by others: refusals of callers that nobody knows beyond so many a
 //! second of one address, which are counted in a `suppressed` record within eleven seconds, so that a process that dies takes
 //! the counts of that long along; and rotated files that [`Keep`] lets go, each of which an `expired` record names before it
-//! is removed.
+//! is removed, or, where the disk has no room for that record, afterwards.
 
+mod alarm;
 mod chain;
 mod entry;
 mod file;
@@ -19,6 +20,7 @@ mod log;
 mod loss;
 mod object;
 mod queue;
+mod resume;
 mod sink;
 mod state;
 mod stream;
@@ -70,7 +72,8 @@ impl Settings {
 }
 
 /// Which rotated files are kept; all of them by default. What is beyond either bound is removed, oldest first, after a record
-/// of it was made. The file being written is none of them.
+/// of it was made; but where the disk is full, one is removed first, and its record is the next. The file being written is
+/// none of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
     /// How many.

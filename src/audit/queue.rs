@@ -121,6 +121,11 @@ impl Queue {
         failed
     }
 
+    /// Only the first `written` records are, and the others are tried again at once.
+    pub(super) fn written_first(&mut self, written: usize) {
+        self.keep_only(|index| index >= written);
+    }
+
     /// Only the first `written` records are, and the others wait on, but for the log's own, which are made again.
     pub(super) fn written_in_part(&mut self, written: usize) {
         let claims: Vec<_> = self.records.iter().map(|record| record.claim).collect();

@@ -42,6 +42,8 @@ pub(super) struct Output {
     pub(super) bytes: u64,
     /// Lines in the file, or sent down the stream.
     pub(super) records: u64,
+    /// How many files this process has begun after the first.
+    pub(super) begun: u64,
     /// Bytes of half a line at the end, which must go before anything else is written.
     torn: u64,
 }
@@ -66,12 +68,12 @@ impl Output {
 
     /// Something that lines are sent down.
     pub(super) fn stream(stream: File) -> Self {
-        Self { medium: Box::new(Stream::new(stream)), place: None, bytes: 0, records: 0, torn: 0 }
+        Self { medium: Box::new(Stream::new(stream)), place: None, bytes: 0, records: 0, begun: 0, torn: 0 }
     }
 
     /// A file that lies at `place` with `records` lines in `bytes` bytes.
     pub(super) fn file(file: File, place: Place, bytes: u64, records: u64) -> Self {
-        Self { medium: Box::new(file), place: Some(place), bytes, records, torn: 0 }
+        Self { medium: Box::new(file), place: Some(place), bytes, records, begun: 0, torn: 0 }
     }
 
     /// Writes `lines`, `records` of them, each with its newline, of which the first has the number `first`: in one call to
@@ -167,6 +169,7 @@ impl Output {
         self.medium = Box::new(file);
         self.bytes = 0;
         self.records = 0;
+        self.begun += 1;
         self.torn = 0;
     }
 

@@ -1,21 +1,24 @@
 //! What one thread at a time may touch: the chain's end, the output, and what waits or is owed.
 
-use std::fs::File;
+use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, json};
 
+use super::alarm::Alarm;
 use super::chain::Chain;
 use super::entry::body;
-use super::file::{Place, Sight, rotated_files};
+use super::file::Sight;
+use super::keep::{Keeper, Old, wants_room};
 use super::loss::{Cause, Losses};
 use super::queue::{Claim, Queue, Turn};
+use super::resume;
 use super::sink::{Output, Partial, count_lines};
-use super::tail::Tail;
 use super::{Durability, Event, OnFailure, OpenError, Settings, Sink};
 use crate::metrics::{Metrics, RecordKind};
 
@@ -54,6 +57,11 @@ pub(super) struct State {
     /// Room for what is written at once, kept from one write to the next.
     lines: Vec<u8>,
     losses: Losses,
+    /// Nothing where every file is kept.
+    keeper: Option<Arc<Keeper>>,
+    alarm: Arc<Alarm>,
+    /// Whether the record that is written is that of a removal: the file that it begins does not wake who made it.
+    expiring: bool,
     /// When the file was last seen in its place.
     looked: Timestamp,
     /// Whether it was not there when it was looked for since, and no new one could be begun.
@@ -88,10 +96,14 @@ impl State {
     /// # Errors
     /// [`AuditLog::open`](super::AuditLog::open) says.
     pub(super) fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
-        let Settings { sink, durability, rotate_bytes, on_failure, .. } = settings;
+        let Settings { sink, durability, rotate_bytes, on_failure, keep, .. } = settings;
         let (output, chain, torn) = match &sink {
             Sink::Stdout => (Output::stdout()?, Chain::new(), Vec::new()),
-            Sink::File(path) => open_file(path, rotate_bytes)?,
+            Sink::File(path) => resume::file(path, rotate_bytes)?,
+        };
+        let keeper = match &sink {
+            Sink::File(path) => Keeper::new(path, keep).map(Arc::new),
+            Sink::Stdout => None,
         };
         let mut state = Self {
             output,
@@ -101,6 +113,9 @@ impl State {
             queue: Queue::default(),
             lines: Vec::new(),
             losses: Losses::default(),
+            keeper,
+            alarm: Arc::default(),
+            expiring: false,
             looked: Timestamp::now(),
             missing: false,
             failures: 0,
@@ -244,6 +259,39 @@ impl State {
         if self.failing { self.write() } else { Ok(()) }
     }
 
+    /// Who sees to old files, if anybody does.
+    pub(super) fn keeper(&self) -> Option<Arc<Keeper>> {
+        self.keeper.clone()
+    }
+
+    /// What wakes the threads of the log.
+    pub(super) fn alarm(&self) -> Arc<Alarm> {
+        Arc::clone(&self.alarm)
+    }
+
+    /// Records that a file is removed, and removes it; says whether it was there.
+    ///
+    /// # Errors
+    /// There can be no such record, or the file cannot be removed; it stays then.
+    pub(super) fn expire(&mut self, keeper: &Keeper, old: &Old, now: Timestamp) -> io::Result<bool> {
+        self.look(now)?;
+        self.settle(now)?;
+        // It may have made room for a record in the meantime.
+        if !old.is_there() {
+            return Ok(false);
+        }
+        let record = old.record(now);
+        self.expiring = true;
+        let told = self.record_own(&record);
+        self.expiring = false;
+        told.inspect_err(|cause| self.failed(cause))?;
+        // It may have made room for this very record.
+        if !self.losses.is_told(&record) {
+            keeper.remove(old)?;
+        }
+        Ok(true)
+    }
+
     /// How far the log has come.
     pub(super) fn position(&self) -> Position {
         Position {
@@ -330,10 +378,13 @@ impl State {
     }
 
     /// Records what no record tells of yet.
-    fn settle(&mut self, now: Timestamp) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// It cannot be written, and is owed on.
+    pub(super) fn settle(&mut self, now: Timestamp) -> io::Result<()> {
         while let Some(loss) = self.losses.next(now, self.on_failure) {
             self.record_own(&loss)?;
-            self.losses.settled();
+            self.losses.settled(&loss);
         }
         Ok(())
     }
@@ -410,11 +461,38 @@ impl State {
             return Ok(());
         }
         self.ask_for_room()?;
+        let begun = self.output.begun;
+        let mut surplus = None;
+        let outcome = loop {
+            let Err((cause, written)) = self.write_once() else { break Ok(()) };
+            if is_full(&cause) {
+                self.queue.written_in_part(written);
+                self.blocked = Some(Instant::now());
+            } else if wants_room(&cause) && self.make_room(&mut surplus) {
+                self.queue.written_first(written);
+                continue;
+            } else {
+                for time in self.queue.partly_written(written, &cause) {
+                    self.gave_up(time, &cause);
+                }
+            }
+            break Err(cause);
+        };
+        if self.output.begun != begun && !self.expiring {
+            self.alarm.files();
+        }
+        self.metrics.audit_pending(self.queue.accepted());
+        outcome
+    }
+
+    /// Tries to write everything that waits; the chain ends with what is written. A failure tells how many records are, which
+    /// wait on as if they were not.
+    fn write_once(&mut self) -> Result<(), (io::Error, usize)> {
         let mut chain = self.chain.clone();
         self.lines.clear();
         self.lines.shrink_to(LINES_KEPT);
         self.queue.bodies().for_each(|body| chain.seal(body, &mut self.lines));
-        let outcome = match self.output.append(&self.lines, self.queue.len(), self.chain.next()) {
+        match self.output.append(&self.lines, self.queue.len(), self.chain.next()) {
             Ok(()) => {
                 self.chain = chain;
                 self.queue.written();
@@ -425,19 +503,18 @@ impl State {
                 let written = count_lines(self.lines.get(..whole).unwrap_or_default());
                 self.lines.clear();
                 self.queue.bodies().take(written).for_each(|body| self.chain.seal(body, &mut self.lines));
-                if is_full(&cause) {
-                    self.queue.written_in_part(written);
-                    self.blocked = Some(Instant::now());
-                } else {
-                    for time in self.queue.partly_written(written, &cause) {
-                        self.gave_up(time, &cause);
-                    }
-                }
-                Err(cause)
+                Err((cause, written))
             }
-        };
-        self.metrics.audit_pending(self.queue.accepted());
-        outcome
+        }
+    }
+
+    /// Removes an old file that is not to be kept, for want of room; whether there was one. A process that dies before the
+    /// record of it is made leaves a log that begins later, which is all that [`verify`](super::verify()) then says.
+    fn make_room(&mut self, surplus: &mut Option<VecDeque<Old>>) -> bool {
+        let Some(record) = self.keeper.as_ref().and_then(|keeper| keeper.make_room(surplus)) else { return false };
+        self.losses.expired(record);
+        self.alarm.files();
+        true
     }
 
     /// Whether it is worth trying: a moment ago there was no room.
@@ -472,50 +549,9 @@ pub(super) fn is_full(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Opens the file at `path`, cuts off a torn end, and finds the chain's end in it or in the newest rotated file.
-fn open_file(path: &Path, rotate_bytes: u64) -> Result<(Output, Chain, Vec<u8>), OpenError> {
-    let refused = |source| OpenError::Io { path: path.to_owned(), source };
-    let (mut place, file) = Place::claim(path, rotate_bytes)?;
-    let tail = Tail::read(&file, path)?;
-    if !tail.torn.is_empty() {
-        file.set_len(tail.whole).map_err(refused)?;
-    }
-    let (chain, held) = match tail.records {
-        Some(records) => {
-            place.first = records.first;
-            let held = records.last.saturating_sub(records.first).saturating_add(1);
-            (Chain::after(records.last, records.hash), held)
-        }
-        None => {
-            let chain = chain_of_rotated(path)?;
-            place.first = chain.next();
-            (chain, 0)
-        }
-    };
-    Ok((Output::file(file, place, tail.whole, held), chain, tail.torn))
-}
-
-/// The chain as the newest rotated file beside `path` ends it.
-fn chain_of_rotated(path: &Path) -> Result<Chain, OpenError> {
-    let directory_refused = |source| OpenError::Io { path: path.to_owned(), source };
-    let Some((_, rotated)) = rotated_files(path).map_err(directory_refused)?.pop() else { return Ok(Chain::new()) };
-    let refused = |source| OpenError::Io { path: rotated.clone(), source };
-    let file = File::open(&rotated).map_err(refused)?;
-    let broken = |line, why: &str| OpenError::Broken { file: rotated.clone(), line, why: why.to_owned() };
-    let tail = Tail::read(&file, &rotated)?;
-    match tail.records {
-        Some(records) if tail.torn.is_empty() => Ok(Chain::after(records.last, records.hash)),
-        Some(records) => {
-            let line = records.last.saturating_sub(records.first).saturating_add(2);
-            Err(broken(line, "a rotated file must not end with half a line"))
-        }
-        None => Err(broken(1, "a rotated file must hold a record")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, OpenOptions};
+    use std::fs::{self, File, OpenOptions};
     use std::io::Write;
 
     use super::*;
