@@ -7,6 +7,7 @@ mod heads;
 mod hosts;
 mod ids;
 mod interim;
+mod kept;
 mod old;
 mod recorder;
 mod targets;
