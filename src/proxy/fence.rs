@@ -404,3 +404,36 @@ impl GetSocketDigest for Fence {
 
 // Without a look ahead the engine reads what it is shown.
 impl Peek for Fence {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fence around what was read, with the bound that `made` gives it.
+    fn fence(made: impl FnOnce(Wire, Arc<Handover>) -> Fence) -> Fence {
+        let (ours, _) = tokio::io::duplex(1);
+        made(Wire::Layered(Box::new(ours)), Arc::default())
+    }
+
+    /// How much of the first eight bytes is shown, and whether the connection comes back then.
+    async fn after_eight(mut fence: Fence) -> (usize, bool) {
+        let shown = fence.read(&mut [0; 8]).await.unwrap();
+        (shown, fence.into_parts().is_some())
+    }
+
+    #[tokio::test]
+    async fn a_connection_comes_back_only_once_the_request_was_read_to_its_end() {
+        for (length, back) in [(8, true), (10, false)] {
+            let around = fence(|inner, handover| Fence::around(inner, b"GET / HT".to_vec(), length, handover));
+            assert_eq!(after_eight(around).await, (8, back), "{length}");
+        }
+        for (text, back) in [("0\r\n\r\n   ", true), ("1\r\na\r\n0\r", false)] {
+            let mut chunks = Chunks::default();
+            let length = chunks.take(text.as_bytes());
+            let chunked = fence(|inner, handover| Fence::chunked(inner, text.into(), length, chunks, handover));
+            assert_eq!(after_eight(chunked).await, (length, back), "{text:?}");
+        }
+        let unread = fence(|inner, handover| Fence::around(inner, b"GET / HT".to_vec(), 8, handover));
+        assert!(unread.into_parts().is_none());
+    }
+}

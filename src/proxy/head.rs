@@ -403,6 +403,9 @@ mod tests {
         };
         assert_eq!(framing("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
         assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
+        // A server of that version knows no chunks (RFC 9112 §6.1).
+        let old = reading("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+        assert!(matches!(old, Reading::Refused(_)));
         for fields in [
             "Content-Length: +5\r\n",
             "Content-Length: 5, 5\r\n",
