@@ -265,6 +265,10 @@ mod tests {
         assert_ne!(honest, key(Some("r1"), "c@b", "t", &plan));
         assert_ne!(honest, key(Some("r1"), "a@b", "u", &plan));
         assert_ne!(honest, key(Some("r1"), "a@b", "t", &Plan { digest: [9; 32], ..(*plan).clone() }));
+        let namesake = FactPlan { name: "second roster".into(), ..fact.clone() };
+        let subject = Subject { id: "u1".into(), ..Subject::default() };
+        let of = |fact: &FactPlan| ring.fact(&plan, fact, &bearer("t"), &Scope::new(&subject, &[("room", "r1")]), None);
+        assert_ne!(of(fact), of(&namesake), "two facts of one plan with the same steps");
     }
 
     #[test]

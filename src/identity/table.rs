@@ -55,6 +55,13 @@ impl Table {
         self.rows.iter().map(|(key, values)| (key.as_str(), values.as_slice()))
     }
 
+    /// A table with these rows.
+    #[cfg(test)]
+    pub(crate) fn of<'a>(rows: impl IntoIterator<Item = (&'a str, Vec<&'a str>)>) -> Self {
+        let texts = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect();
+        Self::new(rows.into_iter().map(|(key, values)| (key.to_owned(), texts(values))).collect(), Timestamp::now(), 0)
+    }
+
     fn new(rows: BTreeMap<String, Vec<String>>, began: Timestamp, changes: u32) -> Self {
         let mut holders: HashMap<String, Vec<String>> = HashMap::new();
         let mut content = Sha256::new();

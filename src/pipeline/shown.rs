@@ -167,6 +167,8 @@ mod tests {
         assert_eq!(shown_target(b"http://u:hunter2@x/a?b"), "http://...@x/a?b");
         assert_eq!(shown_target(b"//u:hunter2@x/a"), "//...@x/a");
         assert_eq!(shown_target(b"u:hunter2@x"), "...@x");
+        assert_eq!(shown_target(b"http://user:hunter2@hunter3@x/a"), "http://...@x/a");
+        assert_eq!(shown_target(b"//user:hunter2@hunter3@x/a"), "//...@x/a");
         assert_eq!(shown_target(b"/a/@b"), "/a/@b");
     }
 

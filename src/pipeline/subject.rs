@@ -296,12 +296,29 @@ mod tests {
     use crate::model::Subject;
     use crate::rules::{Ruleset, Sources};
 
-    #[test]
-    fn callers_that_share_a_place_are_not_taken_for_one_another() {
+    fn site() -> Site {
         let ruleset = Ruleset::load(&Sources::built_in(), &[]).unwrap();
         let rules = Arc::clone(ruleset.provider("rocketchat").unwrap());
         let origin = Origin { tls: false, host: "upstream".into(), port: 80 };
-        let site = Site::new(Arc::new(Upstream::new("rocketchat", origin)), rules, Arc::from([]));
+        Site::new(Arc::new(Upstream::new("rocketchat", origin)), rules, Arc::from([]))
+    }
+
+    #[test]
+    fn a_caller_who_was_prepared_under_an_older_table_is_prepared_again() {
+        let site = site();
+        let caller = Arc::new(Caller { subject: Subject { id: "u1".into(), ..Subject::default() }, number: 7 });
+        let tables = ["admin", "user"].map(|role| Arc::new(Table::of([("view-room", vec![role])])));
+        for table in [&tables[0], &tables[1], &tables[0]] {
+            principal(&site, &caller, Some(Arc::clone(table)));
+            let prepared = site.recent.place(&caller).unwrap().load().as_ref().map(|prepared| prepared.table);
+            assert_eq!(prepared, Some(table.revision));
+        }
+        assert_ne!(tables[0].revision, tables[1].revision);
+    }
+
+    #[test]
+    fn callers_that_share_a_place_are_not_taken_for_one_another() {
+        let site = site();
         let caller = |id: &str, number| Arc::new(Caller { subject: Subject { id: id.into(), ..Subject::default() }, number });
         let callers = [caller("u1", 7), caller("u2", 7 + PREPARED as u64), caller("u1", 7)];
         for caller in callers.iter().chain(&callers) {

@@ -300,6 +300,32 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_declared_segment_may_hold_is_every_encoding_that_a_server_might_take_for_structure_or_for_plain_text() {
+        for byte in 0..=u8::MAX {
+            let needs = byte.is_ascii_alphanumeric() || b"/\\%?#;-._~".contains(&byte);
+            for path in [format!("/a%{byte:02x}"), format!("/a%{byte:02X}b"), format!("/%20%{byte:02x}")] {
+                assert_eq!(needs_declaration(&path), needs, "{path}");
+            }
+        }
+        for broken in ["/%", "/%2", "/%zz", "/%20%4"] {
+            assert!(needs_declaration(broken), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_short_target_with_very_many_readings_is_ambiguous_and_soon_found_to_be() {
+        let looked = std::cell::Cell::new(0);
+        let target = "/#%25252f%20..\\\\%2f.%23%c0%af%25c0%25ae;\\%20//./%5c%25c0%25ae?//%25252f %c0%af%u002f%u002f%252e;?/..#.%5c\
+                      %25c0%25ae// ..%252523\\";
+        let ambiguous = Readings::default().any(target.as_bytes(), &|_| {
+            looked.set(looked.get() + 1);
+            false
+        });
+        assert!(ambiguous && target.len() < 150, "{} looked at", looked.get());
+        assert!(looked.get() < 60_000, "{} looked at", looked.get());
+    }
+
+    #[test]
     fn what_no_server_reads_as_guarded_is_outside() {
         for target in [
             "/",
