@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::trail::{Trail, method};
-use super::tunnel::{self, Call, Unreadable, json_content};
+use super::tunnel::{self, Call, CallId, Unreadable, json_content};
 use super::verdict::Denial;
 use super::{Open, Site};
 use crate::model::{Body, Credential, Door, RawRequest, Reason, Secret};
@@ -176,7 +176,7 @@ fn call(
     if raw.body != Body::Absent && raw.content.is_none() {
         return Err(trail.deny(Reason::BodyTooLarge, "the call is longer than what is inspected"));
     }
-    trail.tunnel = Some((Arc::clone(tunnel), String::new()));
+    trail.tunnel = Some((Arc::clone(tunnel), Some(CallId::Text(String::new()))));
     let unreadable = |trail: Box<Trail>, unreadable: Unreadable| {
         let mut denial = trail.deny(unreadable.reason, unreadable.why.clone());
         denial.tell(unreadable.why, "message".to_owned(), None);

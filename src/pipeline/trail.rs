@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::Site;
 use super::shown::{self, LONGEST_SHOWN, shown};
+use super::tunnel::CallId;
 use crate::audit::Object;
 use crate::identity::{Caller, Known, Table};
 use crate::metrics::Labels;
@@ -56,7 +57,7 @@ pub struct Trail {
     pub(super) host: Option<Arc<str>>,
     pub(super) action: Option<Arc<Action>>,
     /// The tunnel it came by, and the caller's id of the call: a refusal has the form of a call's answer.
-    pub(super) tunnel: Option<(Arc<Tunnel>, String)>,
+    pub(super) tunnel: Option<(Arc<Tunnel>, Option<CallId>)>,
     pub(super) resource: Option<Resource>,
     pub(super) params: Option<Arc<Record>>,
     pub(super) caller: Option<Arc<Caller>>,

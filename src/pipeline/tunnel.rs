@@ -45,11 +45,20 @@ fn message(raw: &RawRequest<'_>, of_json: impl FnOnce(&[u8]) -> Result<Vec<u8>, 
     }
 }
 
+/// A caller's id of a call, as both sides write it in the same way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CallId {
+    /// A short text.
+    Text(String),
+    /// A whole number that is exact in JavaScript.
+    Number(i64),
+}
+
 /// One call of a declared method.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Call {
-    /// The caller's id of the call; the answer carries it.
-    pub(super) id: String,
+    /// The caller's id of the call; the answer carries it, and none where there is none.
+    pub(super) id: Option<CallId>,
     /// The method that will run.
     pub(super) method: String,
     /// Its parameters.
@@ -72,13 +81,11 @@ impl Call {
         })?;
         let inner = json::read(&message).map_err(|error| invalid(format!("the message: {error}")))?;
         let Value::Object(mut fields) = inner else { return Err(invalid("the message is no object")) };
-        if fields.remove("msg") != Some(json!("method")) {
+        // The route runs methods whatever this says; where it is missing, nothing else can be meant.
+        if fields.remove("msg").is_some_and(|msg| msg != "method") {
             return Err(invalid("the message is no method call"));
         }
-        let id = match fields.remove("id") {
-            Some(Value::String(id)) if id.len() <= 64 => id,
-            _ => return Err(invalid("the call has no id of at most 64 bytes")),
-        };
+        let id = fields.remove("id").map(CallId::read).transpose()?;
         let Some(Value::String(method)) = fields.remove("method") else { return Err(invalid("the call names no method")) };
         let params = match fields.remove("params") {
             None => Vec::new(),
@@ -97,16 +104,38 @@ impl Call {
 
     /// The call as it is sent on: in one spelling, with nothing that was not read.
     pub(super) fn content(&self) -> String {
-        let message = json!({ "msg": "method", "id": self.id, "method": self.method, "params": self.params });
-        json!({ "message": message.to_string() }).to_string()
+        let call = [("method", json!(self.method)), ("params", json!(self.params))];
+        json!({ "message": message_of("method", self.id.as_ref(), call).to_string() }).to_string()
     }
 
     /// The server's form of a call that failed; `error` is a JSON object.
-    pub(super) fn failure(id: &str, error: &str) -> String {
+    pub(super) fn failure(id: Option<&CallId>, error: &str) -> String {
         let error: Value = serde_json::from_str(error).unwrap_or_else(|_| Value::Object(Map::new()));
-        let message = json!({ "msg": "result", "id": id, "error": error });
+        let message = message_of("result", id, [("error", error)]);
         json!({ "message": message.to_string(), "success": false }).to_string()
     }
+}
+
+impl CallId {
+    fn read(value: Value) -> Result<Self, Unreadable> {
+        const EXACT: std::ops::RangeInclusive<i64> = -((1 << 53) - 1)..=(1 << 53) - 1;
+        match value {
+            Value::String(id) if id.len() <= 64 => Ok(Self::Text(id)),
+            Value::Number(id) if let Some(id) = id.as_i64().filter(|id| EXACT.contains(id)) => Ok(Self::Number(id)),
+            _ => Err(invalid("the call's `id` is neither a text of at most 64 bytes nor a whole number")),
+        }
+    }
+}
+
+/// A message in the order in which the server writes it.
+fn message_of<const N: usize>(msg: &str, id: Option<&CallId>, rest: [(&str, Value); N]) -> Value {
+    let id = id.map(|id| match id {
+        CallId::Text(text) => json!(text),
+        CallId::Number(number) => json!(number),
+    });
+    let id = id.map(|id| ("id", id));
+    let fields = [("msg", json!(msg))].into_iter().chain(id).chain(rest);
+    Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// The content of `raw` as a JSON value with one reading, whatever its type is said to be: it is sent on as JSON, and what is no
@@ -189,13 +218,41 @@ mod tests {
 
     #[test]
     fn the_method_in_the_body_is_the_one_that_runs() {
-        let call = Call { id: "1".into(), method: "getRoomRoles".into(), params: vec![json!("r1")] };
+        let call = Call { id: Some(CallId::Text("1".into())), method: "getRoomRoles".into(), params: vec![json!("r1")] };
         assert_eq!(read("application/json", CALL).as_ref(), Ok(&call));
         assert_eq!(read("application/json; charset=UTF-8", CALL).as_ref(), Ok(&call));
         let form = format!("message={}", target::encode(r#"{"msg":"method","id":"1","method":"getRoomRoles","params":["r1"]}"#));
         assert_eq!(read("application/x-www-form-urlencoded", &form).as_ref(), Ok(&call));
         assert_eq!(call.content(), CALL);
         assert_eq!(read("application/json", &call.content()), Ok(call), "what is sent reads as what was judged");
+    }
+
+    #[test]
+    fn the_id_of_a_call_is_what_the_server_takes_or_is_not_there() {
+        let plain = |message: &str| json!({ "message": message }).to_string();
+        for (written, sent, id) in [
+            (r#""msg":"method","id":1,"#, r#""msg":"method","id":1,"#, Some(CallId::Number(1))),
+            (r#""msg":"method","#, r#""msg":"method","#, None),
+            ("", r#""msg":"method","#, None),
+            (
+                r#""msg":"method","id":-9007199254740991,"#,
+                r#""msg":"method","id":-9007199254740991,"#,
+                Some(CallId::Number(-9_007_199_254_740_991)),
+            ),
+            (r#""id":"","#, r#""msg":"method","id":"","#, Some(CallId::Text(String::new()))),
+        ] {
+            let message = |head: &str| plain(&format!(r#"{{{head}"method":"m","params":[1]}}"#));
+            let call = read("application/json", &message(written)).unwrap_or_else(|why| panic!("{written}: {why:?}"));
+            assert_eq!(call.id, id, "{written}");
+            assert_eq!(call.content(), message(sent), "{written}");
+            assert_eq!(read("application/json", &call.content()), Ok(call), "what is sent reads as what was judged");
+        }
+        assert_eq!(Call::failure(None, "{}"), r#"{"message":"{\"msg\":\"result\",\"error\":{}}","success":false}"#);
+        let long = format!("\"{}\"", "x".repeat(65));
+        for id in ["null", "true", "1.5", "1.0", "1e3", "9007199254740992", "[]", "{}", r#"{"$date":1}"#, &long] {
+            let content = plain(&format!(r#"{{"msg":"method","id":{id},"method":"m","params":[]}}"#));
+            assert!(read("application/json", &content).is_err(), "{id}");
+        }
     }
 
     #[test]
@@ -233,7 +290,7 @@ mod tests {
                 r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"a\",\"method\":\"b\",\"params\":[]}"}"#,
             ),
             ("application/json", r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"a\",\"params\":{}}"}"#),
-            ("application/json", r#"{"message":"{\"msg\":\"method\",\"id\":1,\"method\":\"a\",\"params\":[]}"}"#),
+            ("application/json", r#"{"message":"{\"msg\":\"method\",\"id\":[1],\"method\":\"a\",\"params\":[]}"}"#),
             ("application/json", r#"{"message":"{\"msg\":\"sub\",\"id\":\"1\",\"method\":\"a\",\"params\":[]}"}"#),
             ("application/json", r#"{"message":"{\"msg\":\"method\",\"id\":\"1\",\"method\":\"a\",\"params\":[]}","x":1}"#),
             ("application/x-www-form-urlencoded", "message=a&message=b"),

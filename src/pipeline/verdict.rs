@@ -298,7 +298,7 @@ impl Denial {
         let status = status(self.reason);
         let body = match &self.trail.tunnel {
             Some((tunnel, call)) if let Some(error) = tunnel.errors.for_reason(self.reason) => {
-                Call::failure(call, &error.fill(filling))
+                Call::failure(call.as_ref(), &error.fill(filling))
             }
             _ => {
                 let words = self.own_words.as_ref().or_else(|| provider.words_for(self.trail.action.as_deref(), self.reason));

@@ -70,6 +70,27 @@ async fn a_permitted_call_is_sent_on_in_one_spelling_by_the_name_that_runs() {
     assert_eq!(gate.last_decision()["policies"], json!(["rooms-members-public"]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_an_id_or_with_a_number_is_judged_and_answered_as_the_server_does() {
+    let gate = Gate::rocketchat().await;
+    let error = r#"\"error\":{\"isClientSafe\":true,\"error\":\"error-not-allowed\",\"reason\":\"Not allowed\",\"message\":\"Not allowed [error-not-allowed]\",\"errorType\":\"Meteor.Error\"}"#;
+    for (id, told) in [("", ""), ("\"id\":7,", r#"\"id\":7,"#)] {
+        let message = format!(r#"{{"msg":"method",{id}"method":"getRoomRoles","params":["{BOARDROOM}"]}}"#);
+        let body = json!({ "message": message }).to_string();
+        let answer = post(&gate, "/api/v1/method.call/getRoomRoles", "eve", "application/json", &body).await;
+        let expected = format!(r#"{{"message":"{{\"msg\":\"result\",{told}{error}}}","success":false}}"#);
+        assert_eq!((answer.status, answer.text()), (403, expected), "{message}");
+        assert_eq!(gate.last_decision()["reason"], "policy_denied");
+        let arrived = || gate.sample.seen().iter().filter(|seen| seen.method == "POST").count();
+        let before = arrived();
+        let answer = post(&gate, "/api/v1/method.call/getRoomRoles", "carol", "application/json", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(arrived(), before + 1, "{message}");
+        let seen = gate.sample.seen().into_iter().rfind(|seen| seen.method == "POST").unwrap();
+        assert_eq!(seen.header("content-length"), Some(body.len().to_string().as_str()), "sent on as it was read");
+    }
+}
+
 fn spaced_form(method: &str, room: &str) -> String {
     rolegate::rules::target::encode(&json!({ "msg": "method", "id": "1", "method": method, "params": [room] }).to_string())
 }
