@@ -131,12 +131,12 @@ impl Chunks {
 }
 
 /// What a field's value and a quoted string may hold (RFC 9110 §5.5, §5.6.4): no control character but the tab.
-fn is_text(byte: u8) -> bool {
+pub(super) fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }
 
 /// What a field's name is made of (RFC 9110 §5.6.2).
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -30,7 +30,7 @@ use super::gate::{Gate, ended};
 use super::head::{self, Fields, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
 use super::stand_in::stand_in;
-use super::streams::Streams;
+use super::streams::{Bounds, Streams};
 use super::tls::Certificate;
 use super::websocket::TunnelEnd;
 use super::wire::{self, Wire};
@@ -191,7 +191,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         match came {
             Ok(Ok(_)) => {
                 let heard = Arc::default();
-                let streams = Streams::new(self.gate.config.limits.header_bytes);
+                let streams = Streams::new(Bounds::of(&self.gate.config.limits));
                 let fence = Fence::streams(Wire::Layered(stream), preface, Arc::clone(&heard), streams);
                 tokio::select! {
                     // First, so that what it hears comes after the PING.
@@ -254,7 +254,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 Framing::Length(_) => 0,
             };
             if chunks.is_broken() {
-                let answer = self.refuse(&head::told(&bytes, BROKEN_CHUNKS, false), client);
+                let answer = self.refuse(&head::told(&bytes, BROKEN_CHUNKS), client);
                 return self.dismiss(stream, &answer).await;
             }
             let target = bytes.get(head.target.clone()).unwrap_or_default().to_vec();
@@ -286,7 +286,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             let reused = self.app.process_new_http(session, &shutdown).await;
             if let Some((stream, bytes)) = handover.refused() {
                 // By the engine itself, before any hook: what it would have said is not what clients know.
-                let answer = self.refuse(&head::told(&bytes, "the head has more than one reading", false), client);
+                let answer = self.refuse(&head::told(&bytes, "the head has more than one reading"), client);
                 return self.dismiss(stream, &answer).await;
             }
             let Some((returned, _)) = reused.map(|reused| reused.consume()) else { return };
@@ -353,8 +353,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     /// nothing is believed, and its own address is not the `client`'s.
     fn refuse(&self, malformed: &Malformed, client: Option<IpAddr>) -> Vec<u8> {
         let (now, mut walked) = (Moment::now(), Walked::default());
-        let cause = if malformed.too_large { RejectedCause::HeaderTooLarge } else { RejectedCause::Malformed };
-        self.gate.metrics.rejected(cause);
+        self.gate.metrics.rejected(head::cause(malformed.why));
         let served = malformed.host.as_deref().and_then(|host| self.gate.site_for(host)).map(|(_, site)| site);
         let Some(site) = served.or_else(|| self.gate.first_site()) else { return Vec::new() };
         let raw = RawRequest {

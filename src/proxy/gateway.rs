@@ -21,6 +21,7 @@ use super::entrance::{BROKEN_CHUNKS, Handed};
 use super::errors::{LATE, Told, slow_client, status};
 use super::fence::Handover;
 use super::gate::{Gate, Underway, nothing_served};
+use super::head;
 use super::peer::{Connector, failure};
 use super::read_first::{ReadBody, Sender};
 use super::relay::REQUEST_ID;
@@ -28,7 +29,7 @@ use super::stand_in::Restoring;
 use super::streams;
 use super::websocket::TunnelEnd;
 use crate::audit::Recorded;
-use crate::metrics::{self, Labels, RejectedCause, SlowClient, UpstreamError};
+use crate::metrics::{self, Labels, SlowClient, UpstreamError};
 use crate::model::{Door, Mode, Reason};
 use crate::pipeline::{Admission, Moment, Open, Outcome, Permit, Refused, Site};
 use crate::traces::{Ended, Trace, Walked};
@@ -158,12 +159,6 @@ impl Gateway {
             self.gate.metrics.slow_client(SlowClient::BodyDeadline);
             return refuse(site, Reason::FramingInvalid, "the content did not come within `limits.body_deadline`");
         }
-        let limits = &self.gate.config.limits;
-        let bytes: usize = raw.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        if raw.headers.len() > limits.header_fields || bytes > limits.header_bytes {
-            self.gate.metrics.rejected(RejectedCause::HeaderTooLarge);
-            return refuse(site, Reason::FramingInvalid, "the header section is too large");
-        }
         let Some(handle) = self.gate.handles.get(index) else { return nothing_served() };
         let admission = self.gate.pipeline.admit(&raw, &site, &handle.identity, now, walked).await;
         exchange.read = read;
@@ -241,6 +236,9 @@ impl ProxyHttp for Gateway {
                 let head = session.req_header_mut();
                 convert::join_cookies(head)?;
                 (exchange.target, exchange.refused) = streams::brought(head);
+                if let Some(why) = &exchange.refused {
+                    self.gate.metrics.rejected(head::cause(why));
+                }
                 exchange.shown = exchange.target.as_ref().map(|_| head.raw_path().to_vec());
             }
             // It knows no interim answers (RFC 9110 §15.2).

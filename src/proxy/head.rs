@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
+use crate::metrics::RejectedCause;
+
 /// How a head's content is framed (RFC 9112 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -102,8 +104,6 @@ fn within(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
 pub(super) struct Malformed {
     /// What is wrong.
     pub(super) why: &'static str,
-    /// Whether it is only too large.
-    pub(super) too_large: bool,
     /// The method, as far as it can be read.
     pub(super) method: String,
     /// The target, as far as it can be read.
@@ -126,7 +126,12 @@ pub(super) enum Reading {
 /// For so many fields there is room without asking for memory.
 const USUAL_FIELDS: usize = 128;
 /// The longest request line, beside the header section.
-const REQUEST_LINE: usize = 16 * 1024;
+pub(super) const REQUEST_LINE: usize = 16 * 1024;
+/// Why a head is refused that is only too large.
+pub(super) const TOO_LARGE: &str = "the head is too large";
+pub(super) const TOO_MANY: &str = "the head has too many fields";
+/// So much of the target of a refused head is told.
+pub(super) const TOLD_TARGET: usize = 1024;
 
 /// Ends a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
@@ -134,17 +139,17 @@ static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r
 /// Reads the head at the beginning of `bytes`; its header section may have `header_bytes` and `header_fields`. Takes the `room`
 /// of an earlier head's fields for those of this one.
 pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize, room: &mut Fields) -> Reading {
-    let refused = |why: &'static str, too_large| Reading::Refused(told(bytes, why, too_large));
+    let refused = |why: &'static str| Reading::Refused(told(bytes, why));
     let end = EMPTY_LINE.find(bytes).map(|at| at + 4);
     let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
     if let Some(why) = line_ends(head, end.is_some()) {
-        return refused(why, false);
+        return refused(why);
     }
     // The header section begins behind the request line and ends before the empty line.
     let begins = memchr::memchr(b'\n', head).map_or(head.len(), |at| at + 1);
     let section = head.len().saturating_sub(begins + if end.is_some() { 2 } else { 0 });
     if section > header_bytes || head.len() > header_bytes.saturating_add(REQUEST_LINE) {
-        return refused("the head is too large", true);
+        return refused(TOO_LARGE);
     }
     let Some(length) = end else { return Reading::Incomplete };
     let (mut few, mut many) = ([const { MaybeUninit::uninit() }; USUAL_FIELDS], Vec::new());
@@ -158,13 +163,13 @@ pub(super) fn read(bytes: &[u8], header_bytes: usize, header_fields: usize, room
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, fields) {
         Ok(httparse::Status::Complete(parsed)) if parsed == length => {}
-        Ok(_) => return refused("the head ends before its empty line", false),
-        Err(httparse::Error::TooManyHeaders) => return refused("the head has too many fields", true),
-        Err(_) => return refused("the head is malformed", false),
+        Ok(_) => return refused("the head ends before its empty line"),
+        Err(httparse::Error::TooManyHeaders) => return refused(TOO_MANY),
+        Err(_) => return refused("the head is malformed"),
     }
     match complete(head, &request, std::mem::take(room)) {
         Ok(head) => Reading::Complete(head),
-        Err(why) => refused(why, false),
+        Err(why) => refused(why),
     }
 }
 
@@ -183,23 +188,7 @@ fn complete(head: &[u8], request: &httparse::Request<'_, '_>, room: Fields) -> R
         "CONNECT" => return Err("`CONNECT` asks for a tunnel"),
         _ => {}
     }
-    let mut telling = Telling::default();
-    for (name, value) in fields.of_head(head) {
-        let seen = match name {
-            "host" => &mut telling.host,
-            "content-length" => &mut telling.length,
-            "transfer-encoding" => &mut telling.coding,
-            "upgrade" => {
-                telling.upgrade = true;
-                continue;
-            }
-            _ => continue,
-        };
-        *seen = match seen {
-            Seen::Never => Seen::Once(value),
-            Seen::Once(_) | Seen::Again => Seen::Again,
-        };
-    }
+    let telling = Telling::of(fields.of_head(head));
     let framing = telling.framing(old)?;
     target_form(path, method, telling.host.once())?;
     let (method, target) = (within(head, method.as_bytes()), within(head, path.as_bytes()));
@@ -252,7 +241,29 @@ struct Telling<'a> {
     upgrade: bool,
 }
 
-impl Telling<'_> {
+impl<'a> Telling<'a> {
+    /// What the fields say of that.
+    fn of<'n>(fields: impl Iterator<Item = (&'n str, &'a [u8])>) -> Self {
+        let mut telling = Self::default();
+        for (name, value) in fields {
+            let seen = match name {
+                "host" => &mut telling.host,
+                "content-length" => &mut telling.length,
+                "transfer-encoding" => &mut telling.coding,
+                "upgrade" => {
+                    telling.upgrade = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            *seen = match seen {
+                Seen::Never => Seen::Once(value),
+                Seen::Once(_) | Seen::Again => Seen::Again,
+            };
+        }
+        telling
+    }
+
     /// What follows the head, when both sides of a connection must agree on it (RFC 9112 §6.1, §6.3, §11.2).
     fn framing(&self, old: bool) -> Result<Framing, &'static str> {
         match self.host {
@@ -275,6 +286,22 @@ impl Telling<'_> {
             Seen::Once(_) => Err("a `Transfer-Encoding` other than `chunked`"),
         }
     }
+}
+
+/// Why a request over h2 is refused whose names are in lower case and whose authority is its `host`: what has more than one
+/// reading over HTTP/1 is not sent on from there either.
+pub(super) fn fault<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Option<&'static str> {
+    match Telling::of(fields).framing(false) {
+        Err(why) => Some(why),
+        // Frames say where its content ends (RFC 9113 §8.2.2).
+        Ok(Framing::Chunked) => Some("`Transfer-Encoding` over h2"),
+        Ok(Framing::Length(_)) => None,
+    }
+}
+
+/// How a refusal for `why` is counted.
+pub(super) fn cause(why: &str) -> RejectedCause {
+    if [TOO_LARGE, TOO_MANY].contains(&why) { RejectedCause::HeaderTooLarge } else { RejectedCause::Malformed }
 }
 
 /// The forms that a target may have (RFC 9112 §3.2): a path, a URL of this very host, or `*` with `OPTIONS`. Whatever else
@@ -345,13 +372,13 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// What can be told of a head that is refused, and of `why`.
-pub(super) fn told(bytes: &[u8], why: &'static str, too_large: bool) -> Malformed {
+pub(super) fn told(bytes: &[u8], why: &'static str) -> Malformed {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut words = lines.next().unwrap_or_default().splitn(3, |byte| *byte == b' ');
     let method = words.next().unwrap_or_default();
     let method = String::from_utf8_lossy(method.get(..method.len().min(32)).unwrap_or_default()).into_owned();
     let target = words.next().unwrap_or_default();
-    let target = target.get(..target.len().min(1024)).unwrap_or_default().to_vec();
+    let target = target.get(..target.len().min(TOLD_TARGET)).unwrap_or_default().to_vec();
     let mut hosts = lines.take_while(|line| !line.is_empty()).filter_map(|line| {
         let at = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = (line.get(..at)?, line.get(at + 1..)?);
@@ -361,7 +388,7 @@ pub(super) fn told(bytes: &[u8], why: &'static str, too_large: bool) -> Malforme
         (Some(host), None) => Some(host),
         _ => None,
     };
-    Malformed { why, too_large, method, target, host }
+    Malformed { why, method, target, host }
 }
 
 #[cfg(test)]
@@ -459,11 +486,11 @@ mod tests {
     #[test]
     fn a_head_has_its_bounds() {
         let large = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}", "a".repeat(2000));
-        assert!(matches!(reading(&large), Reading::Refused(Malformed { too_large: true, .. })));
+        assert!(matches!(reading(&large), Reading::Refused(Malformed { why: TOO_LARGE, .. })));
         let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(10));
-        assert!(matches!(reading(&many), Reading::Refused(Malformed { too_large: true, .. })));
+        assert!(matches!(reading(&many), Reading::Refused(Malformed { why: TOO_MANY, .. })));
         let long = format!("GET /{}", "a".repeat(20_000));
-        assert!(matches!(reading(&long), Reading::Refused(Malformed { too_large: true, .. })));
+        assert!(matches!(reading(&long), Reading::Refused(Malformed { why: TOO_LARGE, .. })));
     }
 
     proptest! {

@@ -112,6 +112,19 @@ static HUFFMAN: LazyLock<Huffman> = LazyLock::new(|| {
     Huffman { lengths, order }
 });
 
+/// So many fields of a list that is too large are kept, and so much of the value of each: of a request they tell what it is.
+const TOLD_FIELDS: usize = 8;
+const TOLD_BYTES: usize = 1024;
+
+/// A list of fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct List {
+    /// Each name with its value.
+    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether these are all fields of the block, with all of their values.
+    pub(super) whole: bool,
+}
+
 /// Reads the blocks of one direction of a connection, in their order.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -126,12 +139,12 @@ impl Decoder {
         Self { entries: VecDeque::new(), size: 0, room: TABLE }
     }
 
-    /// Every field of `block`, as long as they take no more than `most` bytes in all; nothing when it is no block.
-    pub(super) fn decode(&mut self, block: &[u8], most: usize) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    /// The fields of `block`: all of them when they take no more than `most` bytes, else the first. Nothing when it is no block.
+    pub(super) fn decode(&mut self, block: &[u8], most: usize) -> Option<List> {
         let (mut fields, mut taken) = (Vec::new(), 0);
         let mut rest = block;
         while let Some(first) = rest.first().copied() {
-            let field = match first {
+            let mut field = match first {
                 0x80.. => self.entry(integer(&mut rest, 7)?)?,
                 0x40..=0x7f => {
                     let field = self.literal(&mut rest, 6)?;
@@ -153,9 +166,12 @@ impl Decoder {
             taken += field.0.len() + field.1.len() + ENTRY;
             if taken <= most {
                 fields.push(field);
+            } else if fields.len() < TOLD_FIELDS {
+                field.1.truncate(TOLD_BYTES);
+                fields.push(field);
             }
         }
-        Some(fields)
+        Some(List { fields, whole: taken <= most })
     }
 
     fn literal(&self, rest: &mut &[u8], bits: u8) -> Option<(Vec<u8>, Vec<u8>)> {
@@ -277,9 +293,10 @@ mod tests {
     const MOST: usize = 1 << 20;
 
     fn read(decoder: &mut Decoder, block: &str) -> Option<Vec<(String, String)>> {
-        let fields = decoder.decode(&hex::decode(block.replace(' ', "")).unwrap(), MOST)?;
+        let list = decoder.decode(&hex::decode(block.replace(' ', "")).unwrap(), MOST)?;
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Some(fields.into_iter().map(|(name, value)| (text(name), text(value))).collect())
+        assert!(list.whole, "{block}");
+        Some(list.fields.into_iter().map(|(name, value)| (text(name), text(value))).collect())
     }
 
     fn fields(told: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
@@ -357,8 +374,22 @@ mod tests {
         let mut decoder = Decoder::new();
         let mut block = hex::decode("400a637573746f6d2d6b65790c637573746f6d2d76616c7565").unwrap();
         block.extend([0xbe; 1000]);
-        assert_eq!(decoder.decode(&block, 540).unwrap().len(), 10);
+        let list = decoder.decode(&block, 540).unwrap();
+        assert_eq!((list.fields.len(), list.whole), (10, false));
         assert_eq!(read(&mut decoder, "be"), fields(&[("custom-key", "custom-value")]));
+        assert!(decoder.decode(&[0xbe; 10], 540).unwrap().whole);
+    }
+
+    #[test]
+    fn the_first_fields_of_what_is_too_much_are_told_in_part() {
+        let mut block = Vec::new();
+        encode(b":method", b"GET", &mut block);
+        encode(b":path", &[b'a'; 5000], &mut block);
+        (0..20).for_each(|_| encode(b"b", b"c", &mut block));
+        let list = Decoder::new().decode(&block, 1000).unwrap();
+        assert_eq!((list.fields.len(), list.whole), (TOLD_FIELDS, false));
+        assert_eq!(list.fields[0], (b":method".to_vec(), b"GET".to_vec()));
+        assert_eq!(list.fields[1], (b":path".to_vec(), vec![b'a'; TOLD_BYTES]));
     }
 
     /// `text` in the Huffman code.
@@ -381,7 +412,7 @@ mod tests {
         fn what_is_written_is_read(told in prop::collection::vec((any::<Vec<u8>>(), prop::collection::vec(any::<u8>(), 0..400)), 0..6)) {
             let mut block = Vec::new();
             told.iter().for_each(|(name, value)| encode(name, value, &mut block));
-            prop_assert_eq!(Decoder::new().decode(&block, MOST), Some(told));
+            prop_assert_eq!(Decoder::new().decode(&block, MOST), Some(List { fields: told, whole: true }));
         }
 
         #[test]

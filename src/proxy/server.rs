@@ -21,6 +21,7 @@ use super::gate::Gate;
 use super::gateway::Gateway;
 use super::operators::Operators;
 use super::sockets::Sockets;
+use super::streams::Bounds;
 use super::tasks::keep;
 use super::tls::Certificate;
 use crate::audit::{AuditLog, Event, Settings};
@@ -142,7 +143,8 @@ impl Server {
         options.h2_idle_timeout = Some(gate.config.limits.keepalive_idle);
         proxy.server_options = Some(options);
         let mut h2 = default_h2_options();
-        h2.max_header_list_size(u32::try_from(gate.config.limits.header_bytes).unwrap_or(u32::MAX));
+        // What is too large is refused before the engine reads it, in the contract's form.
+        h2.max_header_list_size(u32::try_from(Bounds::of(&gate.config.limits).shown()).unwrap_or(u32::MAX));
         proxy.h2_options = Some(h2);
         let proxy = Arc::new(proxy);
         let entrance = Entrance::new(Arc::clone(&proxy), Arc::clone(&gate), certificate.clone());

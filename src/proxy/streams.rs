@@ -1,22 +1,28 @@
 //! The heads of h2 requests on their way to the engine, which would reset a stream, or answer in its own words, for what HTTP/1
 //! clients are judged by or told in the provider's.
 //!
-//! Each header block is read and written anew. A target that the engine does not take is replaced by its stand-in, and a head
-//! that it would refuse is made one that it takes; what was received, and why it is refused, goes along in two fields that no
-//! client can send. What is no block at all ends the connection, as the protocol has it (RFC 9113 §4.3).
+//! Each header block is read and written again. A target that the engine does not take is replaced by its stand-in. A head that
+//! the engine would refuse, or that would be refused over HTTP/1, is replaced by one that the engine takes. The target as received
+//! and the reason of a refusal go along in two fields that no client can send. What is no block at all ends the connection, as the
+//! protocol has it (RFC 9113 §4.3).
 
+use http::Method;
 use http::uri::Authority;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode, percent_encode};
 use pingora::http::RequestHeader;
 
-use super::head;
-use super::hpack::{self, Decoder};
+use super::chunks::{is_text, is_token};
+use super::head::{self, REQUEST_LINE, TOLD_TARGET, TOO_LARGE, TOO_MANY};
+use super::hpack::{self, Decoder, List};
 use super::stand_in::stand_in;
+use crate::config::Limits;
 
 /// The field that holds the target as received, percent-encoded.
 const RECEIVED: &str = "x-rolegate-received";
 /// The field that says why a head is refused.
 const REFUSED: &str = "x-rolegate-refused";
+/// The names of what h2 says beside the fields.
+const PSEUDO: [&[u8]; 6] = [b":method", b":scheme", b":path", b":authority", b":protocol", b":status"];
 /// What is written where an authority cannot be, and serves no host.
 const NOBODY: &str = "invalid.";
 
@@ -24,9 +30,13 @@ const NOBODY: &str = "invalid.";
 const FRAME_HEAD: usize = 9;
 /// The longest payload of a frame that the engine takes, which is what h2 begins with.
 const LONGEST_FRAME: usize = 16_384;
-/// The longest block, as it is sent, and the most frames that it comes in.
+/// The longest block, as it is sent, unless more than its half is within the bounds; and the most frames that it comes in.
 const LONGEST_BLOCK: usize = 256 * 1024;
 const MOST_FRAMES: u32 = 64;
+/// The fields of a head beside those of its header section: `:method`, `:scheme`, `:path`, `:authority` and the two of ours.
+const OTHER_FIELDS: usize = 8;
+/// What the engine counts for a field beside its name and its value (RFC 9113 §6.5.2).
+const ENTRY: usize = 32;
 
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
@@ -39,8 +49,7 @@ const PRIORITY: u8 = 0x20;
 #[derive(Debug)]
 pub(super) struct Streams {
     decoder: Decoder,
-    /// The largest list of fields that the engine is to see before it finds it too large.
-    most: usize,
+    bounds: Bounds,
     /// A frame that is not whole yet.
     begun: Vec<u8>,
     /// How much of the payload of a frame that is not read goes on as it comes.
@@ -59,11 +68,50 @@ struct Block {
     frames: u32,
 }
 
+/// How large a head may be, as over HTTP/1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// The most bytes of a header section.
+    bytes: usize,
+    /// The most fields of a header section.
+    fields: usize,
+}
+
+impl Bounds {
+    /// The bounds that are configured.
+    pub(super) fn of(limits: &Limits) -> Self {
+        Self { bytes: limits.header_bytes, fields: limits.header_fields }
+    }
+
+    fn head(self) -> usize {
+        self.bytes.saturating_add(REQUEST_LINE)
+    }
+
+    fn entries(self) -> usize {
+        self.fields.saturating_add(OTHER_FIELDS).saturating_mul(ENTRY)
+    }
+
+    /// The largest list that is read as a whole. A client may send a cookie in many fields, which are one over HTTP/1.
+    fn read(self) -> usize {
+        self.head().saturating_mul(2).saturating_add(self.entries())
+    }
+
+    /// The longest block.
+    fn block(self) -> usize {
+        self.head().saturating_mul(2).max(LONGEST_BLOCK)
+    }
+
+    /// The largest list that the engine is shown. A target may take three bytes for each in its stand-in, and three for each of
+    /// these as it was received.
+    pub(super) fn shown(self) -> usize {
+        self.head().saturating_mul(8).saturating_add(self.read())
+    }
+}
+
 impl Streams {
-    /// A connection whose lists of fields take at most `header_bytes`.
-    pub(super) fn new(header_bytes: usize) -> Self {
-        let most = header_bytes.saturating_mul(2).saturating_add(LONGEST_FRAME);
-        Self { decoder: Decoder::new(), most, begun: Vec::new(), passing: 0, block: None, broken: false }
+    /// A connection whose heads have these bounds.
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { decoder: Decoder::new(), bounds, begun: Vec::new(), passing: 0, block: None, broken: false }
     }
 
     /// Reads what came, and writes what the engine is to read.
@@ -120,7 +168,7 @@ impl Streams {
             }
             _ => None,
         };
-        match block.filter(|block| block.bytes.len() <= LONGEST_BLOCK && block.frames <= MOST_FRAMES) {
+        match block.filter(|block| block.bytes.len() <= self.bounds.block() && block.frames <= MOST_FRAMES) {
             Some(block) if flags & END_HEADERS != 0 => self.whole(&block, out),
             Some(block) => self.block = Some(block),
             None => self.fail(stream, out),
@@ -128,9 +176,9 @@ impl Streams {
     }
 
     fn whole(&mut self, block: &Block, out: &mut Vec<u8>) {
-        let Some(fields) = self.decoder.decode(&block.bytes, self.most) else { return self.fail(block.stream, out) };
+        let Some(list) = self.decoder.decode(&block.bytes, self.bounds.read()) else { return self.fail(block.stream, out) };
         let mut written = Vec::new();
-        for (name, value) in presented(fields) {
+        for (name, value) in presented(list, self.bounds) {
             hpack::encode(&name, &value, &mut written);
         }
         let mut parts = written.chunks(LONGEST_FRAME).peekable();
@@ -177,60 +225,155 @@ fn fragment(payload: &[u8], flags: u8) -> Option<&[u8]> {
 
 type Field = (Vec<u8>, Vec<u8>);
 
+fn field(name: &str, value: impl Into<Vec<u8>>) -> Field {
+    (name.as_bytes().to_vec(), value.into())
+}
+
+fn is(field: &Field, name: &str) -> bool {
+    field.0 == name.as_bytes()
+}
+
 /// The fields that the engine is shown. What it resets a stream for is left as it is where HTTP/1 has no word for it.
-fn presented(mut fields: Vec<Field>) -> Vec<Field> {
-    fields.retain(|(name, _)| ![RECEIVED.as_bytes(), REFUSED.as_bytes()].contains(&name.as_slice()));
-    let is = |field: &Field, name: &str| field.0 == name.as_bytes();
-    let once = |name: &str| {
-        let mut found = fields.iter().filter(|field| is(field, name));
-        found.next().filter(|_| found.next().is_none()).map(|field| field.1.clone())
+fn presented(list: List, bounds: Bounds) -> Vec<Field> {
+    let List { mut fields, whole } = list;
+    fields.retain(|field| !is(field, RECEIVED) && !is(field, REFUSED));
+    let Some(request) = Request::of(&fields) else {
+        // The engine resets a stream for this field (RFC 9113 §8.2.2), and would take what is left of the list for all of it.
+        return if whole { fields } else { vec![field("connection", "close")] };
     };
-    let Some(method) = once(":method") else { return fields };
-    let tunnel = method == b"CONNECT";
-    let Some(path) = once(":path").or(tunnel.then(|| b"/".to_vec())).filter(|path| !path.is_empty()) else { return fields };
-    let authorities = fields.iter().filter(|field| is(field, ":authority")).count();
-    let hosts: Vec<&Field> = fields.iter().filter(|field| is(field, "host")).collect();
-    if authorities > 1 || !fields.iter().any(|field| is(field, ":scheme")) && !tunnel {
-        return fields;
-    }
-    let authority = once(":authority");
-    let named = authority.as_deref().or(hosts.first().map(|host| host.1.as_slice()));
-    let odd = |host: &[u8]| !head::is_host(host) || Authority::try_from(host).is_err();
-    let why = match (named, hosts.as_slice()) {
-        _ if tunnel => Some("`CONNECT` asks for a tunnel"),
-        _ if !(path.starts_with(b"/") || path == b"*" && method == b"OPTIONS") => {
-            Some("the target has none of the forms of a target")
-        }
-        _ if !head::is_target(&path) => Some("the target holds what no target may"),
-        (None, _) => Some("no `Host`"),
-        (_, [_, _, ..]) => Some("more than one `Host`"),
-        (Some(named), hosts) if hosts.iter().any(|host| host.1 != named) => Some("`Host` differs from `:authority`"),
-        (Some(named), _) if odd(named) => Some("`Host` is no host"),
-        _ => None,
+    let why = match whole {
+        true => excess(&fields, bounds).or_else(|| request.fault(&fields)),
+        false => Some(TOO_LARGE),
     };
-    let shown = match why {
-        Some(_) => Some(b"/".to_vec()),
-        // The engine drops a fragment, which is one of the things to be judged.
-        None => stand_in(&path).or_else(|| path.contains(&b'#').then(|| path.clone())),
-    };
-    let Some(shown) = shown else { return fields };
     if let Some(why) = why {
-        let kept = named.filter(|host| !odd(host)).unwrap_or(NOBODY.as_bytes()).to_vec();
-        fields.retain(|field| ![":authority", ":path", "host", ":protocol"].iter().any(|name| is(field, name)));
-        if tunnel {
-            // Another method to the engine, which would not let it through to be refused.
-            fields.retain(|field| !is(field, ":method") && !is(field, ":scheme"));
-            fields.insert(0, (b":scheme".to_vec(), b"https".to_vec()));
-            fields.insert(0, (b":method".to_vec(), b"connect".to_vec()));
-        }
-        fields.insert(0, (b":authority".to_vec(), kept));
-        fields.insert(0, (b":path".to_vec(), shown));
-        fields.push((REFUSED.as_bytes().to_vec(), why.as_bytes().to_vec()));
-    } else if let Some(field) = fields.iter_mut().find(|field| is(field, ":path")) {
+        return request.refused(why);
+    }
+    let path = request.path;
+    // The engine drops a fragment, which is one of the things to be judged.
+    let Some(shown) = stand_in(&path).or_else(|| path.contains(&b'#').then(|| path.clone())) else { return fields };
+    if let Some(field) = fields.iter_mut().find(|field| is(field, ":path")) {
         field.1 = shown;
     }
-    fields.push((RECEIVED.as_bytes().to_vec(), percent_encode(&path, NON_ALPHANUMERIC).collect::<String>().into_bytes()));
+    fields.push(received(&path));
     fields
+}
+
+fn received(path: &[u8]) -> Field {
+    field(RECEIVED, percent_encode(path, NON_ALPHANUMERIC).collect::<String>())
+}
+
+/// Why a head would be too large over HTTP/1, where a cookie is one field and the authority another.
+fn excess(fields: &[Field], bounds: Bounds) -> Option<&'static str> {
+    let (mut line, mut section, mut count) = ("  HTTP/1.1\r\n".len(), 0, 0);
+    let has = |name| fields.iter().any(|field| is(field, name));
+    let (hosted, mut crumbled) = (has("host"), false);
+    for (name, value) in fields {
+        let (place, room) = match name.as_slice() {
+            b":method" | b":path" => (&mut line, 0),
+            b":authority" if !hosted => (&mut section, "host: \r\n".len()),
+            b"cookie" if std::mem::replace(&mut crumbled, true) => (&mut section, "; ".len()),
+            name if name.starts_with(b":") => continue,
+            name => (&mut section, name.len() + ": \r\n".len()),
+        };
+        *place += value.len() + room;
+        count += usize::from(room > "; ".len());
+    }
+    match line + section + "\r\n".len() {
+        _ if section > bounds.bytes => Some(TOO_LARGE),
+        whole if whole > bounds.head() => Some(TOO_LARGE),
+        _ if count > bounds.fields => Some(TOO_MANY),
+        _ => None,
+    }
+}
+
+/// A list of fields that is a request's.
+struct Request {
+    method: Vec<u8>,
+    path: Vec<u8>,
+    authority: Option<Vec<u8>>,
+    /// The authority, or else the first host.
+    named: Option<Vec<u8>>,
+    /// Whether it asks for a tunnel, and need not have a path.
+    tunnel: bool,
+}
+
+impl Request {
+    /// The request in `fields`; nothing where the engine resets its stream, or where these are no request's.
+    fn of(fields: &[Field]) -> Option<Self> {
+        let all = |name: &'static str| fields.iter().filter(move |field| is(field, name)).map(|field| field.1.clone());
+        let once = |name| {
+            let mut found = all(name);
+            found.next().filter(|_| found.next().is_none())
+        };
+        let method = once(":method")?;
+        let tunnel = method == b"CONNECT";
+        let path = once(":path").or(tunnel.then(|| b"/".to_vec())).filter(|path| !path.is_empty())?;
+        let lacking = all(":authority").count() > 1 || all(":scheme").next().is_none() && !tunnel;
+        let authority = once(":authority");
+        let named = authority.clone().or(all("host").next());
+        (!lacking).then_some(Self { method, path, authority, named, tunnel })
+    }
+
+    /// Why it is refused, if it is.
+    fn fault(&self, fields: &[Field]) -> Option<&'static str> {
+        let path = self.path.as_slice();
+        if self.tunnel {
+            return Some("`CONNECT` asks for a tunnel");
+        }
+        if Method::from_bytes(&self.method).is_err() {
+            return Some("the method is no method");
+        }
+        if !(path.starts_with(b"/") || path == b"*" && self.method == b"OPTIONS") {
+            return Some("the target has none of the forms of a target");
+        }
+        if !head::is_target(path) {
+            return Some("the target holds what no target may");
+        }
+        if !fields.iter().filter(|field| !PSEUDO.contains(&field.0.as_slice())).all(is_plain) {
+            return Some("a field has a name or a value that no field may have");
+        }
+        let hosted = fields.iter().any(|field| is(field, "host"));
+        let named = self.authority.as_deref().filter(|_| !hosted).map(|authority| ("host", authority));
+        let told = fields.iter().filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, value.as_slice())));
+        if let Some(why) = head::fault(told.chain(named)) {
+            return Some(why);
+        }
+        if self.authority.is_some() && fields.iter().any(|field| is(field, "host") && Some(&field.1) != self.authority.as_ref()) {
+            return Some("`Host` differs from `:authority`");
+        }
+        self.named.as_deref().is_some_and(is_odd).then_some("`Host` is no host")
+    }
+
+    /// A head that the engine takes instead of this one, which is refused for `why`. Of its other fields nothing is believed.
+    fn refused(self, why: &str) -> Vec<Field> {
+        let method = match self.tunnel {
+            // Another method to the engine, which would not let it through to be refused.
+            true => b"connect".to_vec(),
+            false => self.method.into_iter().filter(|byte| is_token(*byte)).take(32).collect(),
+        };
+        let method = if method.is_empty() { b"-".to_vec() } else { method };
+        vec![
+            field(":method", method),
+            field(":scheme", "https"),
+            field(":path", "/"),
+            field(":authority", self.named.filter(|host| !is_odd(host)).unwrap_or_else(|| NOBODY.as_bytes().to_vec())),
+            // Behind a trusted proxy the client is not known then.
+            field("x-forwarded-for", "unknown"),
+            field(REFUSED, why),
+            received(self.path.get(..self.path.len().min(TOLD_TARGET)).unwrap_or_default()),
+        ]
+    }
+}
+
+/// Whether `host` is none, or none to the engine.
+fn is_odd(host: &[u8]) -> bool {
+    !head::is_host(host) || Authority::try_from(host).is_err()
+}
+
+/// Whether a field can be one over HTTP/1, with its name in lower case (RFC 9113 §8.2.1).
+fn is_plain((name, value): &Field) -> bool {
+    let named = !name.is_empty() && name.iter().all(|byte| is_token(*byte) && !byte.is_ascii_uppercase());
+    named && value.iter().all(|byte| is_text(*byte))
 }
 
 /// What an h2 head brought along: its target as received, where that is not what the engine was shown, and why it is refused.
@@ -241,181 +384,4 @@ pub(super) fn brought(head: &mut RequestHeader) -> (Option<Vec<u8>>, Option<Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn field(name: &str, value: &str) -> Field {
-        (name.as_bytes().to_vec(), value.as_bytes().to_vec())
-    }
-
-    /// The fields of a plain request, with `changed` in place of those of their names and behind them.
-    fn request(changed: &[(&str, &str)]) -> Vec<Field> {
-        let usual = [(":method", "GET"), (":scheme", "https"), (":path", "/a"), (":authority", "x")];
-        let kept = usual.iter().filter(|(name, _)| !changed.iter().any(|(other, _)| other == name));
-        kept.chain(changed.iter().filter(|(_, value)| *value != "-")).map(|(name, value)| field(name, value)).collect()
-    }
-
-    fn told(fields: &[Field], name: &str) -> Option<String> {
-        fields.iter().find(|field| field.0 == name.as_bytes()).map(|field| String::from_utf8_lossy(&field.1).into_owned())
-    }
-
-    #[test]
-    fn a_plain_head_is_shown_as_it_is() {
-        for fields in [
-            request(&[]),
-            request(&[(":path", "/a?b={}|^\\[]'")]),
-            request(&[("host", "x")]),
-            request(&[(":authority", "-"), ("host", "x")]),
-            request(&[(":method", "OPTIONS"), (":path", "*")]),
-            // What the protocol itself has no reading of is the engine's to reset.
-            request(&[(":path", "")]),
-            request(&[(":method", "-")]),
-            request(&[(":scheme", "-")]),
-            vec![field("grpc-status", "0")],
-        ] {
-            assert_eq!(presented(fields.clone()), fields);
-        }
-    }
-
-    #[test]
-    fn a_target_that_the_engine_does_not_take_goes_along_beside_its_stand_in() {
-        let shown = presented(request(&[(":path", "/a?q={\"b\":\"<\"}")]));
-        assert_eq!(told(&shown, ":path").unwrap(), "/a?q={%22b%22:%22%3C%22}");
-        assert_eq!(told(&shown, RECEIVED).unwrap(), "%2Fa%3Fq%3D%7B%22b%22%3A%22%3C%22%7D");
-        assert_eq!(told(&shown, REFUSED), None);
-    }
-
-    #[test]
-    fn what_the_engine_would_refuse_is_made_one_that_it_takes_and_says_why() {
-        for (changed, why) in [
-            (vec![(":method", "CONNECT"), (":path", "-"), (":scheme", "-")], "`CONNECT` asks for a tunnel"),
-            (vec![(":path", "http://x/")], "the target has none of the forms of a target"),
-            (vec![(":path", "/a b")], "the target holds what no target may"),
-            (vec![(":path", "/a\r\nX: y")], "the target holds what no target may"),
-            (vec![(":authority", "-")], "no `Host`"),
-            (vec![("host", "x"), ("host", "x")], "more than one `Host`"),
-            (vec![("host", "y")], "`Host` differs from `:authority`"),
-            (vec![(":authority", "u@x")], "`Host` is no host"),
-            (vec![(":authority", "a..b")], "`Host` is no host"),
-        ] {
-            let shown = presented(request(&changed));
-            assert_eq!(told(&shown, REFUSED).unwrap(), why, "{changed:?}");
-            assert_eq!(told(&shown, ":path").unwrap(), "/", "{changed:?}");
-            assert!(["x", NOBODY].contains(&told(&shown, ":authority").unwrap().as_str()), "{changed:?}");
-            assert_eq!(told(&shown, "host"), None, "{changed:?}");
-        }
-    }
-
-    #[test]
-    fn no_client_can_send_what_only_this_may_say() {
-        let shown = presented(request(&[(RECEIVED, "%2Fapi"), (REFUSED, "because"), ("a", "b")]));
-        assert_eq!(shown, request(&[("a", "b")]));
-        let shown = presented(vec![field(RECEIVED, "x"), field("trailer", "y")]);
-        assert_eq!(shown, [field("trailer", "y")]);
-    }
-
-    /// The frames in `bytes`: kind, flags, stream and payload.
-    fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, u8, Vec<u8>)> {
-        let mut frames = Vec::new();
-        while let Some(head) = bytes.first_chunk() {
-            let payload = bytes[FRAME_HEAD..FRAME_HEAD + length(head)].to_vec();
-            frames.push((head[3], head[4], head[8], payload));
-            bytes = &bytes[FRAME_HEAD + length(head)..];
-        }
-        frames
-    }
-
-    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = Vec::new();
-        put(kind, flags, [0, 0, 0, stream], payload, &mut frame);
-        frame
-    }
-
-    fn block(fields: &[Field]) -> Vec<u8> {
-        let mut block = Vec::new();
-        fields.iter().for_each(|(name, value)| hpack::encode(name, value, &mut block));
-        block
-    }
-
-    /// What the engine reads of `bytes` that come in pieces of `step`.
-    fn passed(bytes: &[u8], step: usize) -> Vec<u8> {
-        let (mut streams, mut out) = (Streams::new(32 * 1024), Vec::new());
-        bytes.chunks(step).for_each(|piece| streams.take(piece, &mut out));
-        out
-    }
-
-    #[test]
-    fn blocks_are_put_together_however_they_come_and_other_frames_pass() {
-        let plain = block(&request(&[("a", "b")]));
-        let (first, second) = plain.split_at(7);
-        let padded = [&[3], &[0; 5][..], first, &[0; 3]].concat();
-        let bytes = [
-            frame(4, 0, 0, &[0; 12]),
-            frame(HEADERS, END_STREAM | PADDED | PRIORITY, 1, &padded),
-            frame(CONTINUATION, END_HEADERS, 1, second),
-            frame(0, 0, 3, &[7; 20_000]),
-            frame(HEADERS, END_HEADERS, 5, &block(&request(&[("long", &"x".repeat(20_000))]))[..16_384]),
-        ]
-        .concat();
-        let expected = [
-            frame(4, 0, 0, &[0; 12]),
-            frame(HEADERS, END_STREAM | END_HEADERS, 1, &plain),
-            frame(0, 0, 3, &[7; 20_000]),
-            // A block that ends within a field is none.
-            frame(HEADERS, END_HEADERS, 5, &[0x80]),
-        ]
-        .concat();
-        for step in [1, 2, 9, 10, 1000, 100_000] {
-            assert_eq!(frames(&passed(&bytes, step)), frames(&expected), "by {step}");
-        }
-    }
-
-    #[test]
-    fn a_long_block_goes_on_in_several_frames() {
-        let long = block(&request(&[("long", &"x".repeat(40_000))]));
-        let (first, rest) = long.split_at(16_000);
-        let (second, third) = rest.split_at(16_000);
-        let bytes =
-            [frame(HEADERS, 0, 1, first), frame(CONTINUATION, 0, 1, second), frame(CONTINUATION, END_HEADERS, 1, third)].concat();
-        let passed = frames(&passed(&bytes, 1000));
-        let shape: Vec<_> = passed.iter().map(|(kind, flags, ..)| (*kind, *flags)).collect();
-        assert_eq!(shape, [(HEADERS, 0), (CONTINUATION, 0), (CONTINUATION, END_HEADERS)]);
-        assert_eq!(passed.into_iter().flat_map(|frame| frame.3).collect::<Vec<_>>(), long);
-    }
-
-    #[test]
-    fn what_is_no_block_ends_the_connection_and_nothing_behind_it_is_read() {
-        let good = frame(HEADERS, END_HEADERS, 7, &block(&request(&[])));
-        for begun in [
-            frame(HEADERS, END_HEADERS, 1, &[0x80]),
-            frame(HEADERS, END_HEADERS | PADDED, 1, &[9, 0]),
-            frame(CONTINUATION, END_HEADERS, 1, &[0x82]),
-            [frame(HEADERS, 0, 1, &[0x82]), frame(CONTINUATION, END_HEADERS, 3, &[0x82])].concat(),
-            [frame(HEADERS, 0, 1, &[0x82]), frame(0, 0, 1, &[1])].concat(),
-            [frame(HEADERS, 0, 1, &[0x82]), frame(CONTINUATION, 0, 1, &[]).repeat(100)].concat(),
-            frame(HEADERS, END_HEADERS, 1, &vec![0x82; 20_000]),
-        ] {
-            let passed = frames(&passed(&[begun.clone(), good.clone()].concat(), 13));
-            let (kind, flags, _, payload) = passed.last().unwrap();
-            assert_eq!((*kind, *flags, payload.as_slice()), (HEADERS, END_HEADERS, &[0x80][..]), "{begun:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic_and_pieces_do_not_matter(bytes in prop::collection::vec(0_u8..12, 0..200), step in 1_usize..30) {
-            prop_assert_eq!(passed(&bytes, step), passed(&bytes, 1000));
-        }
-
-        #[test]
-        fn whatever_is_shown_the_engine_takes(path in "/[ -~\u{80}-\u{2ff}\r\n\u{0}]{0,12}", host in "[a-z.:@\\[\\] 0-9]{0,6}") {
-            let shown = presented(request(&[(":path", &path), (":authority", &host)]));
-            let (path, authority) = (told(&shown, ":path").unwrap(), told(&shown, ":authority").unwrap());
-            prop_assert!(http::uri::PathAndQuery::try_from(path.as_str()).is_ok(), "{}", path);
-            prop_assert!(Authority::try_from(authority.as_str()).is_ok(), "{}", authority);
-            prop_assert!(!path.contains(['\r', '\n', ' ', '\0']), "{:?}", path);
-        }
-    }
-}
+mod tests;

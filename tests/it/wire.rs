@@ -1,6 +1,7 @@
 //! What goes over the wire: every byte of a target, hosts, chunks, answers that are none, and the id of a decision.
 
 mod answers;
+mod both;
 mod chunks;
 mod h2;
 mod heads;

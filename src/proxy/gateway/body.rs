@@ -13,6 +13,9 @@ impl Gateway {
     pub(super) async fn read(&self, session: &mut Session, exchange: &Exchange, target: Option<&[u8]>) -> Option<ReadBody> {
         let limit = self.gate.config.limits.inspected_body;
         let bodiless = session.as_downstream_mut().is_body_empty();
+        if exchange.refused.is_some() {
+            return None;
+        }
         {
             let mut raw = convert::raw_request(session.req_header(), bodiless, &exchange.origin);
             raw.target = target.unwrap_or(raw.target);

@@ -17,7 +17,7 @@ use crate::support::gate::login;
 use crate::support::{Authority, Gate, PATIENCE};
 
 /// A gate that speaks h2, the upstream behind it, and what its certificate is read from.
-async fn gate(change: impl FnOnce(&mut Config)) -> (Gate, Recorder, Authority, TempDir) {
+pub(super) async fn gate(change: impl FnOnce(&mut Config)) -> (Gate, Recorder, Authority, TempDir) {
     let (authority, folder) = (Authority::new("ours"), tempfile::tempdir().unwrap());
     let files = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     authority.place(NAME, &files);
@@ -33,21 +33,22 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// An h2 connection on which nothing is checked.
-struct Raw {
+pub(super) struct Raw {
     stream: Box<dyn Stream>,
     next: u32,
 }
 
-/// What came on one stream: the first byte of the head, and the content.
+/// What came on one stream: the first byte of the head, the content, and the number of frames that it came in.
 #[derive(Debug)]
-struct Told {
+pub(super) struct Told {
     first: u8,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
+    pub(super) frames: usize,
 }
 
 impl Told {
     /// The status, of those that have a place in the static table (RFC 7541, appendix A).
-    fn status(&self) -> u16 {
+    pub(super) fn status(&self) -> u16 {
         match self.first {
             0x88 => 200,
             0x8c => 400,
@@ -55,7 +56,7 @@ impl Told {
         }
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
@@ -71,11 +72,15 @@ fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
         let mut coded = Vec::new();
         match text.len() {
             length @ ..127 => coded.push(u8::try_from(length).unwrap()),
-            length => coded.extend([
-                127,
-                u8::try_from((length - 127) % 128 + 128).unwrap(),
-                u8::try_from((length - 127) / 128).unwrap(),
-            ]),
+            length => {
+                let mut more = length - 127;
+                coded.push(127);
+                while more >= 128 {
+                    coded.push(u8::try_from(more % 128 + 128).unwrap());
+                    more /= 128;
+                }
+                coded.push(u8::try_from(more).unwrap());
+            }
         }
         [coded.as_slice(), text].concat()
     };
@@ -83,7 +88,7 @@ fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 impl Raw {
-    async fn open(gate: &Gate, authority: &Authority) -> Self {
+    pub(super) async fn open(gate: &Gate, authority: &Authority) -> Self {
         let tcp = TcpStream::connect(gate.address()).await.unwrap();
         let mut stream = authority.connector(b"h2").connect(NAME.try_into().unwrap(), tcp).await.unwrap();
         stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[])].concat()).await.unwrap();
@@ -91,16 +96,30 @@ impl Raw {
     }
 
     /// Sends a request of these fields, and reads its answer; nothing when the stream or the connection is given up.
-    async fn ask(&mut self, fields: &[(&[u8], &[u8])]) -> Option<Told> {
-        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
-        self.send(&block).await
+    pub(super) async fn ask(&mut self, fields: &[(&[u8], &[u8])]) -> Option<Told> {
+        self.post(fields, None).await
     }
 
-    async fn send(&mut self, block: &[u8]) -> Option<Told> {
+    /// The same with a content, which is not the last that the stream has where it is empty.
+    pub(super) async fn post(&mut self, fields: &[(&[u8], &[u8])], content: Option<&[u8]>) -> Option<Told> {
+        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+        self.send(&block, content).await
+    }
+
+    async fn send(&mut self, block: &[u8], content: Option<&[u8]>) -> Option<Told> {
         let stream = self.next;
         self.next += 2;
-        self.stream.write_all(&frame(1, 0x5, stream, block)).await.unwrap();
-        let mut told = Told { first: 0, body: Vec::new() };
+        let mut parts = block.chunks(16_384).peekable();
+        let (mut kind, mut flags) = (1, u8::from(content.is_none()));
+        while let Some(part) = parts.next() {
+            flags |= if parts.peek().is_none() { 4 } else { 0 };
+            self.stream.write_all(&frame(kind, flags, stream, part)).await.unwrap();
+            (kind, flags) = (9, 0);
+        }
+        if let Some(content) = content {
+            self.stream.write_all(&frame(0, u8::from(!content.is_empty()), stream, content)).await.unwrap();
+        }
+        let mut told = Told { first: 0, body: Vec::new(), frames: 0 };
         loop {
             let mut head = [0; 9];
             tokio::time::timeout(PATIENCE, self.stream.read_exact(&mut head)).await.expect("nothing came").ok()?;
@@ -110,6 +129,7 @@ impl Raw {
             match kind {
                 4 if flags == 0 => self.stream.write_all(&frame(4, 1, 0, &[])).await.unwrap(),
                 0 if of == stream => {
+                    told.frames += 1;
                     told.body.extend_from_slice(&payload);
                     // The room of the connection is given back.
                     let came = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -236,7 +256,7 @@ async fn what_the_engine_would_refuse_over_h2_is_refused_in_the_contracts_form()
     // What has no reading at all has no answer (RFC 9113 §8.1.1, §4.3).
     assert!(connection.ask(&[get, get, https, path, name]).await.is_none());
     assert_eq!(connection.get(b"/open").await.unwrap().status(), 200, "only its stream is reset");
-    assert!(connection.send(&[0x80]).await.is_none());
+    assert!(connection.send(&[0x80], None).await.is_none());
     assert!(tokio::time::timeout(Duration::from_secs(10), connection.stream.read_to_end(&mut Vec::new())).await.is_ok());
 }
 
