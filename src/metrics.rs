@@ -172,10 +172,12 @@ impl Metrics {
         let build = gauges("build_info", "Always 1; the label names the running version.", &["version"])?;
         build.with_label_values(&[crate::VERSION]).set(1);
         process::counters().try_for_each(|counter| added(&registry, counter.clone()).map(drop))?;
-        let slow_clients = counters("slow_clients_total", "Clients that sent or took too slowly.", &["cause"])?;
-        for cause in SlowClient::ALL {
-            slow_clients.with_label_values(&[cause.as_str()]);
-        }
+        // A series that is there from the start counts its first event: one that begins with it begins at 1, which is no increase.
+        let counted = |name: &str, help: &str, label: &str, values: &[&str]| {
+            let counters = counters(name, help, &[label])?;
+            values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
+            Ok::<_, prometheus::Error>(counters)
+        };
         Ok(Self {
             requests: counters("requests_total", "Requests answered.", &["provider", "door", "action", "code"])?,
             request_duration: histograms(
@@ -197,7 +199,12 @@ impl Metrics {
             )?,
             fact_entries: gauges("fact_entries", "Facts in the cache.", &["fact"])?,
             fact_evictions: counters("fact_evictions_total", "Facts that left the cache for want of room.", &["fact"])?,
-            fact_invalidations: counters("fact_invalidations_total", "Times that facts were dropped early.", &["cause"])?,
+            fact_invalidations: counted(
+                "fact_invalidations_total",
+                "Times that facts were dropped early.",
+                "cause",
+                &InvalidationCause::ALL.map(InvalidationCause::as_str),
+            )?,
             audit_records: Records::of(&counters("audit_records_total", "Audit records written.", &["kind"])?),
             audit_write_duration: added(
                 &registry,
@@ -211,10 +218,11 @@ impl Metrics {
                 IntCounter::new("rolegate_audit_failures_total", "Audit records that could not be written.")?,
             )?,
             audit_pending: gauge("audit_pending_records", "Audit records accepted and not yet in the kernel.")?,
-            audit_suppressed: counters(
+            audit_suppressed: counted(
                 "audit_suppressed_total",
                 "Refusals that were counted in a suppressed record instead of recorded one by one.",
-                &["reason"],
+                "reason",
+                &Reason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>(),
             )?,
             policy_info: gauges("policy_info", "Always 1; the label names the running policy revision.", &["revision"])?,
             policy_matches_disk: gauge("policy_matches_disk", "1 when the running policies are those on disk.")?,
@@ -228,8 +236,18 @@ impl Metrics {
             )?,
             connections: gauge("connections", "Open client connections.")?,
             websocket_connections: gauge("websocket_connections", "Open WebSocket connections.")?,
-            slow_clients,
-            rejected: counters("rejected_total", "Connections and requests turned away before any verdict.", &["cause"])?,
+            slow_clients: counted(
+                "slow_clients_total",
+                "Clients that sent or took too slowly.",
+                "cause",
+                &SlowClient::ALL.map(SlowClient::as_str),
+            )?,
+            rejected: counted(
+                "rejected_total",
+                "Connections and requests turned away before any verdict.",
+                "cause",
+                &RejectedCause::ALL.map(RejectedCause::as_str),
+            )?,
             upstream_errors: counters(
                 "upstream_errors_total",
                 "Exchanges with the upstream that failed.",
@@ -354,11 +372,7 @@ impl Metrics {
 
     /// Facts were dropped before their time.
     pub fn fact_invalidation(&self, cause: InvalidationCause) {
-        let cause = match cause {
-            InvalidationCause::Unauthorized => "unauthorized",
-            InvalidationCause::Admin => "admin",
-        };
-        self.fact_invalidations.with_label_values(&[cause]).inc();
+        self.fact_invalidations.with_label_values(&[cause.as_str()]).inc();
     }
 
     /// An audit record of `kind` was written in `duration`.
@@ -421,20 +435,17 @@ impl Metrics {
 
     /// Something was turned away before any verdict.
     pub fn rejected(&self, cause: RejectedCause) {
-        let cause = match cause {
-            RejectedCause::Connections => "connections",
-            RejectedCause::ConnectionsPerAddress => "connections_per_address",
-            RejectedCause::HeaderDeadline => "header_deadline",
-            RejectedCause::HeaderTooLarge => "header_too_large",
-            RejectedCause::Malformed => "malformed",
-            RejectedCause::Tls => "tls",
-        };
-        self.rejected.with_label_values(&[cause]).inc();
+        self.rejected.with_label_values(&[cause.as_str()]).inc();
     }
 
     /// A client sent or took too slowly.
     pub fn slow_client(&self, cause: SlowClient) {
         self.slow_clients.with_label_values(&[cause.as_str()]).inc();
+    }
+
+    /// There is an upstream of `provider`, of which nothing has failed yet.
+    pub fn upstream(&self, provider: &str) {
+        UpstreamError::ALL.iter().for_each(|kind| drop(self.upstream_errors.with_label_values(&[provider, kind.as_str()])));
     }
 
     /// An exchange with the upstream failed.

@@ -26,6 +26,20 @@ pub enum InvalidationCause {
     Admin,
 }
 
+impl InvalidationCause {
+    /// Every cause.
+    pub(super) const ALL: [Self; 2] = [Self::Unauthorized, Self::Admin];
+
+    /// The text in the metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What kind of audit record was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordKind {
@@ -90,6 +104,25 @@ pub enum RejectedCause {
     Tls,
 }
 
+impl RejectedCause {
+    /// Every cause.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Connections, Self::ConnectionsPerAddress, Self::HeaderDeadline, Self::HeaderTooLarge, Self::Malformed, Self::Tls];
+
+    /// The text in the metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::HeaderDeadline => "header_deadline",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::Malformed => "malformed",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// Which bound a client did not keep, by the key of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlowClient {
@@ -130,6 +163,9 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Every kind.
+    pub(super) const ALL: [Self; 4] = [Self::Connect, Self::Timeout, Self::Broken, Self::Resolve];
+
     /// The text in the metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
