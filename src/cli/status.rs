@@ -90,6 +90,11 @@ fn worries(told: &Value) -> Vec<String> {
     for upstream in told.get("upstreams").and_then(Value::as_array).into_iter().flatten() {
         let missing = upstream.get("missing_routes").and_then(Value::as_array).into_iter().flatten();
         let name = text(upstream, "/name");
+        if let Some(wrong) = upstream.get("misplaced").filter(|wrong| wrong.is_object()) {
+            let hint = wrong.get("hint").and_then(Value::as_str).map(|hint| format!(": {hint}")).unwrap_or_default();
+            let (url, why) = (text(wrong, "/url"), text(wrong, "/why"));
+            worries.push(format!("{name}: {url} {why}; clients may reach the API by paths that are not judged{hint}"));
+        }
         worries.extend(missing.map(|route| format!("{name} has no route `{}`: what needs it is refused", text(route, ""))));
     }
     worries
@@ -228,6 +233,8 @@ mod tests {
         told["upstreams"][0]["servers"][0]["up"] = json!(false);
         told["upstreams"][0]["servers"][0]["why"] = json!("connection refused");
         told["upstreams"][0]["missing_routes"] = json!(["GET /api/v1/rooms.info?roomId={room}"]);
+        told["upstreams"][0]["misplaced"] =
+            json!({ "url": "http://chat/api/v1/me", "why": "answers 404", "hint": "is `path_prefix` missing?" });
         told["warning"] = json!("NOTHING IS ENFORCED for chat.example.org");
         let worries = worries(&told);
         assert_eq!(
@@ -236,6 +243,7 @@ mod tests {
                 "the last reload failed; the policies of before it run on",
                 "rolegate.toml differs from what runs; restart to use it",
                 "http://chat.internal:3000 does not answer: connection refused",
+                "chat.example.org: http://chat/api/v1/me answers 404; clients may reach the API by paths that are not judged: is `path_prefix` missing?",
                 "chat.example.org has no route `GET /api/v1/rooms.info?roomId={room}`: what needs it is refused",
             ]
         );

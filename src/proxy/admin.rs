@@ -138,6 +138,7 @@ impl Admin {
                     "open_routes": site.rules.provider.open_routes(),
                     "servers": handle.servers(),
                     "missing_routes": handle.identity.missing_routes(),
+                    "misplaced": handle.misplaced().map(|misplaced| misplaced.report()),
                     "facts": { "callers": sizes.callers, "facts": sizes.facts, "tables": sizes.tables, "refused": sizes.refused },
                 })
             })

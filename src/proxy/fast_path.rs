@@ -259,7 +259,8 @@ impl FastPath {
 
     /// Sends the request and relays the answer; whether the client's connection can go on.
     async fn exchange(&self, exchange: &Exchange<'_>, client: &mut Client<'_>, told: &mut Told) -> Result<bool, Trouble> {
-        let address = exchange.handle.peer.address();
+        // A connection that was made before that was known is not used either.
+        let address = exchange.handle.peer.address().filter(|_| !exchange.handle.peer.health().is_itself());
         let kept = address.and_then(|address| exchange.handle.kept.take(address, exchange.allowed));
         if let Some(upstream) = kept {
             match self.once(exchange, upstream, address, Some(exchange.allowed), client, told).await {

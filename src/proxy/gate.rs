@@ -14,8 +14,9 @@ use serde_json::Value;
 use super::head;
 use super::kept::Kept;
 use super::lookup::LookupClient;
+use super::online::{self, Misplaced};
 use super::peer::Peer;
-use super::probe::{PATIENCE, Prober};
+use super::probe::{PATIENCE, Prober, Trouble};
 use super::server::StartError;
 use crate::audit::AuditLog;
 use crate::config::Config;
@@ -29,6 +30,8 @@ use crate::traces::{Ended, Trace, Traces, Walked};
 
 /// How often connections are looked through that were kept too long.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How soon it is asked again for the API that did not answer as one: at first, and at most.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 /// How often the configuration on disk is compared with the one that runs.
 const GLANCE: Duration = Duration::from_secs(2);
 
@@ -69,6 +72,8 @@ pub struct Handle {
     pub identity: Identity<LookupClient>,
     /// Connections that the fast path keeps.
     pub(super) kept: Kept,
+    /// What answers in place of the API, as far as it was asked.
+    misplaced: Mutex<Option<Misplaced>>,
     peers: Vec<(Arc<Peer>, Duration)>,
 }
 
@@ -76,6 +81,48 @@ impl Handle {
     /// For `/status`: the upstream itself, and the other servers that its provider names.
     pub(super) fn servers(&self) -> Vec<Value> {
         self.peers.iter().map(|(peer, _)| peer.health().report(&peer.url())).collect()
+    }
+
+    /// For `/status`: what answers in place of the API, if something does.
+    pub(super) fn misplaced(&self) -> Option<Misplaced> {
+        self.misplaced.lock().clone()
+    }
+
+    /// Asks the caller lookup without a credential until something answers as the API does, and tells of what does not: a server
+    /// whose paths begin with something that `path_prefix` does not name serves its clients by paths that no rule knows.
+    async fn find_api(&self, prober: &Prober, site: &Site) {
+        let provider = &site.rules.provider;
+        let elsewhere = provider.plan.caller.lookup.base.is_some();
+        let Some((peer, _)) = self.peers.get(usize::from(elsewhere)) else { return };
+        let upstream = &site.upstream.name;
+        let (mut pause, longest) = ASK_AGAIN;
+        loop {
+            // Before a look that found it well, it might be this very process.
+            let found = match peer.health().is_up() {
+                Some(true) => online::find_api(prober, &site.upstream, provider, peer).await,
+                _ => None,
+            };
+            match found {
+                Some(Ok(())) => {
+                    if self.misplaced.lock().is_some() {
+                        // What it was said to lack, it may have now.
+                        self.identity.probe(&provider.plan).await;
+                        *self.misplaced.lock() = None;
+                        tracing::info!(upstream, "the API answers where it is looked for");
+                    }
+                    return;
+                }
+                Some(Err(misplaced)) => {
+                    let told = self.misplaced.lock().replace(misplaced.clone());
+                    if told.as_ref() != Some(&misplaced) {
+                        misplaced.tell(upstream);
+                    }
+                }
+                None => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(longest);
+        }
     }
 
     /// The upstream does not know the credential of a permitted request any more: what is remembered of it goes.
@@ -218,13 +265,17 @@ impl Gate {
             async move {
                 let target = format!("{}/", upstream.path_prefix);
                 let patience = upstream.first_byte_timeout.max(upstream.read_timeout).min(PATIENCE);
+                let mut looked_at = None;
                 loop {
                     let seen = peer.health().seen();
-                    let found = if seen.is_up() {
+                    // What answers at another address may be this very process.
+                    let found = if seen.is_up() && looked_at == peer.address() {
                         Ok(())
                     } else {
+                        looked_at = peer.address();
                         prober.look(peer, seen.wants_answer().then_some((target.as_str(), patience)), own).await
                     };
+                    peer.health().note_itself(found == Err(Trouble::Itself));
                     let line = peer.health().note(seen, found.map_err(|trouble| trouble.to_string()), Moment::now());
                     this.tell_up(&upstream.provider);
                     if let Some(line) = line {
@@ -289,11 +340,14 @@ impl Gate {
         join_all(following).await;
     }
 
-    /// Learns which of its lookups each upstream has no route for.
+    /// Learns which of its lookups each upstream has no route for, and whether its API is where it is looked for.
     pub async fn probe(self: Arc<Self>) {
-        for (handle, site) in self.handles.iter().zip(&self.current.live().sites) {
+        let (prober, live) = (Prober::new(), self.current.live());
+        let each = self.handles.iter().zip(&live.sites).map(|(handle, site)| async {
             handle.identity.probe(&site.rules.provider.plan).await;
-        }
+            handle.find_api(&prober, site).await;
+        });
+        join_all(each.collect::<Vec<_>>()).await;
     }
 
     /// Whether requests in flight are only being finished.
@@ -349,6 +403,7 @@ fn host_name(host: &str) -> &str {
 }
 
 fn handle(config: &Config, upstream: &crate::config::Upstream, metrics: &Metrics) -> Result<Handle, String> {
+    metrics.upstream(&upstream.provider);
     let peer = Arc::new(Peer::new(&upstream.url, upstream, metrics.clone())?);
     let mut peers = vec![(Arc::clone(&peer), upstream.resolve_every)];
     let mut bases = BTreeMap::new();
@@ -377,5 +432,5 @@ fn handle(config: &Config, upstream: &crate::config::Upstream, metrics: &Metrics
             .map(|headers| Credential { headers: headers.into_iter().map(|(name, value)| (name.into(), value)).collect() }),
     };
     let identity = Identity::new(settings, client, metrics.clone()).map_err(|error| error.to_string())?;
-    Ok(Handle { peer, identity, kept: Kept::default(), peers })
+    Ok(Handle { peer, identity, kept: Kept::default(), misplaced: Mutex::default(), peers })
 }

@@ -28,6 +28,8 @@ pub(super) struct Health {
     failed: AtomicU64,
     /// The last failure since the last look.
     trouble: Mutex<Option<UpstreamError>>,
+    /// Whether it is this very process: a request sent there would go round until no connection is left.
+    itself: AtomicBool,
     /// Wakes the task: a request failed.
     woken: Notify,
     state: Mutex<State>,
@@ -114,6 +116,16 @@ impl Health {
         self.failed.fetch_add(1, Ordering::Relaxed);
         *self.trouble.lock() = Some(kind);
         self.woken.notify_one();
+    }
+
+    /// A look found that it is this very process, or that it is not.
+    pub(super) fn note_itself(&self, itself: bool) {
+        self.itself.store(itself, Ordering::Relaxed);
+    }
+
+    /// Whether nothing may be sent there, because it is this very process.
+    pub(super) fn is_itself(&self) -> bool {
+        self.itself.load(Ordering::Relaxed)
     }
 
     /// What the traffic showed since this was last asked.

@@ -84,7 +84,7 @@ impl<'p> Destination<'p> {
         Self { permit }
     }
 
-    fn peer(&self, handle: &Handle) -> Result<HttpPeer, peer::Unresolved> {
+    fn peer(&self, handle: &Handle) -> Result<HttpPeer, peer::Unreachable> {
         handle.peer.http(None)
     }
 

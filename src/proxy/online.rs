@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use pingora::http::RequestHeader;
+use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::lookup::head_for;
@@ -64,6 +66,8 @@ struct Origin<'u> {
     at: &'u crate::config::Origin,
     prefix: &'u str,
     url: String,
+    /// Whether it is such another server.
+    elsewhere: bool,
 }
 
 impl<'u> Origin<'u> {
@@ -72,7 +76,7 @@ impl<'u> Origin<'u> {
         let account = base.and(upstream.account.as_ref());
         let (at, prefix) = account.map_or((&upstream.url, upstream.path_prefix.as_str()), |account| (account, ""));
         let scheme = if at.tls { "https" } else { "http" };
-        Self { at, prefix, url: format!("{scheme}://{}{prefix}", at.authority()) }
+        Self { at, prefix, url: format!("{scheme}://{}{prefix}", at.authority()), elsewhere: account.is_some() }
     }
 }
 
@@ -82,10 +86,7 @@ async fn ask(prober: &Prober, upstream: &Upstream, rules: &Rules, url: &mut Stri
     let peer = |origin: &Origin<'_>| Peer::new(origin.at, upstream, metrics.clone()).map_err(Complaint::new);
     let itself = Origin::of(upstream, None);
     let server = peer(&itself)?;
-    let host = match provider.host {
-        HostHeader::Received => upstream.host.as_deref().unwrap_or(server.authority()),
-        HostHeader::Upstream => server.authority(),
-    };
+    let host = host(upstream, provider, &server);
     // A gate refuses TRACE itself, whatever it does with other requests, and "0" forbids every proxy to pass it on (RFC 9110
     // §7.6.2): what is asked first cannot go round.
     let mut trace = head_for("TRACE", "/", host).map_err(Complaint::new)?;
@@ -99,21 +100,87 @@ async fn ask(prober: &Prober, upstream: &Upstream, rules: &Rules, url: &mut Stri
         Ok(_) | Err(Trouble::Broken(_)) => {}
         Err(trouble) => return Err(unanswered(&trouble, itself.at.tls)),
     }
-    let lookup = &provider.plan.caller.lookup;
-    let target = provider.plan.caller_target().ok_or_else(|| Complaint::new("the caller lookup has placeholders"))?;
-    let asked = Origin::of(upstream, lookup.base.as_deref());
-    *url = format!("{}{target}", asked.url);
+    let asked = Origin::of(upstream, provider.plan.caller.lookup.base.as_deref());
     let elsewhere;
-    let (server, host) = if lookup.base.is_some() {
+    let server = if asked.elsewhere {
         elsewhere = peer(&asked)?;
-        (&elsewhere, elsewhere.authority())
+        &elsewhere
     } else {
-        (&server, host)
+        &server
     };
-    let head = head_for("GET", &format!("{}{target}", asked.prefix), host).map_err(Complaint::new)?;
+    let head = caller_lookup(upstream, provider, server, &asked, url).map_err(Complaint::new)?;
     match prober.exchange(server, head).await {
         Ok(reply) => judged(&reply, &asked),
         Err(trouble) => Err(unanswered(&trouble, asked.at.tls)),
+    }
+}
+
+/// The `Host` that a request to the upstream itself carries.
+fn host<'a>(upstream: &'a Upstream, provider: &Provider, server: &'a Peer) -> &'a str {
+    match provider.host {
+        HostHeader::Received => upstream.host.as_deref().unwrap_or(server.authority()),
+        HostHeader::Upstream => server.authority(),
+    }
+}
+
+/// The caller lookup without a credential, and the URL that it asks for.
+fn caller_lookup(
+    upstream: &Upstream,
+    provider: &Provider,
+    server: &Peer,
+    asked: &Origin<'_>,
+    url: &mut String,
+) -> Result<RequestHeader, String> {
+    let target = provider.plan.caller_target().ok_or("the caller lookup has placeholders")?;
+    *url = format!("{}{target}", asked.url);
+    let host = if asked.elsewhere { server.authority() } else { host(upstream, provider, server) };
+    head_for("GET", &format!("{}{target}", asked.prefix), host)
+}
+
+/// What answers where the API should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Misplaced {
+    url: String,
+    complaint: Complaint,
+}
+
+/// Whether the API answers where the caller lookup looks for it, by what it says without a credential; nothing when that cannot be
+/// known now.
+pub(super) async fn find_api(
+    prober: &Prober,
+    upstream: &Upstream,
+    provider: &Provider,
+    server: &Peer,
+) -> Option<Result<(), Misplaced>> {
+    let asked = Origin::of(upstream, provider.plan.caller.lookup.base.as_deref());
+    let mut url = String::new();
+    let head = caller_lookup(upstream, provider, server, &asked, &mut url).ok()?;
+    let reply = prober.exchange(server, head).await.ok()?;
+    match judged(&reply, &asked) {
+        Ok(_) => Some(Ok(())),
+        // It is down, or starting.
+        Err(_) if reply.status >= 500 => None,
+        Err(complaint) => Some(Err(Misplaced { url, complaint })),
+    }
+}
+
+impl Misplaced {
+    /// Writes it to the process log.
+    pub(super) fn tell(&self, upstream: &str) {
+        let Self { url, complaint: Complaint { message, hint } } = self;
+        let hint = hint.as_deref();
+        tracing::warn!(
+            upstream,
+            url,
+            why = message,
+            hint,
+            "THE API IS NOT WHERE IT IS LOOKED FOR: clients may reach it by paths that are not judged"
+        );
+    }
+
+    /// For `/status`.
+    pub(super) fn report(&self) -> Value {
+        json!({ "url": self.url, "why": self.complaint.message, "hint": self.complaint.hint })
     }
 }
 
@@ -148,6 +215,7 @@ fn judged(reply: &Reply, asked: &Origin<'_>) -> Result<String, Complaint> {
     let kind = reply.header("content-type").unwrap_or_default().to_ascii_lowercase();
     let page = kind.starts_with("text/html") || reply.body.trim_ascii_start().starts_with(b"<");
     let prefix = match asked.prefix {
+        _ if asked.elsewhere => "is `account_url` wrong? it is where callers prove who they are".to_owned(),
         "" => "is `path_prefix` missing? it is what the server's own paths begin with, before `/api` and its like".to_owned(),
         set => format!(
             "is `path_prefix = \"{set}\"` wrong? it is what the server's own paths begin with, before `/api` and its like"
@@ -159,6 +227,8 @@ fn judged(reply: &Reply, asked: &Origin<'_>) -> Result<String, Complaint> {
             let complaint = Complaint::new(format!("answers {status}: it leads to `{to}`"));
             Err(if to.starts_with("https://") && !asked.at.tls {
                 complaint.hint("is `url` to begin with `https://`?")
+            } else if asked.elsewhere {
+                complaint.hint(prefix)
             } else {
                 complaint.hint("name where the API itself is, by `url` and `path_prefix`")
             })
@@ -187,7 +257,7 @@ mod tests {
     #[test]
     fn an_answer_says_what_is_wrong_with_the_configuration() {
         let plain = crate::config::Origin { tls: false, host: "chat".into(), port: 80 };
-        let origin = |prefix| Origin { at: &plain, prefix, url: "http://chat".into() };
+        let origin = |prefix| Origin { at: &plain, prefix, url: "http://chat".into(), elsewhere: false };
         let told = |status, fields: &[(&str, &str)], body: &str, prefix: &'static str| {
             let headers = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             judged(&Reply { status, headers, body: body.as_bytes().to_vec() }, &origin(prefix))

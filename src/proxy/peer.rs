@@ -49,8 +49,14 @@ pub struct Peer {
 
 /// Why there is no connection to make.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` has no address")]
-pub(super) struct Unresolved(String);
+pub(super) enum Unreachable {
+    /// Its name was never resolved.
+    #[error("`{0}` has no address")]
+    Unresolved(String),
+    /// A request would come back to this process.
+    #[error("`{0}` is this rolegate itself")]
+    Itself(String),
+}
 
 impl Peer {
     /// The server at `origin`, with the settings of `upstream`.
@@ -138,9 +144,21 @@ impl Peer {
     /// What the proxy engine connects to, for a tunnel with its end where the connection may become one.
     ///
     /// # Errors
+    /// The name was never resolved, or leads to this very process.
+    pub(super) fn http(&self, tunnel: Option<&TunnelEnd>) -> Result<HttpPeer, Unreachable> {
+        if self.health.is_itself() {
+            return Err(Unreachable::Itself(self.origin.host.clone()));
+        }
+        self.anywhere(tunnel)
+    }
+
+    /// The same for a look at what is there, which nothing is sent to that could come back.
+    ///
+    /// # Errors
     /// The name was never resolved.
-    pub(super) fn http(&self, tunnel: Option<&TunnelEnd>) -> Result<HttpPeer, Unresolved> {
-        let address = self.addresses.load().as_deref().copied().ok_or_else(|| Unresolved(self.origin.host.clone()))?;
+    pub(super) fn anywhere(&self, tunnel: Option<&TunnelEnd>) -> Result<HttpPeer, Unreachable> {
+        let unresolved = || Unreachable::Unresolved(self.origin.host.clone());
+        let address = self.addresses.load().as_deref().copied().ok_or_else(unresolved)?;
         let mut peer = HttpPeer::new(address, self.origin.tls, self.server_name.clone());
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect_timeout);

@@ -45,7 +45,7 @@ pub(super) enum Trouble {
     #[error("no TLS: {0}")]
     Tls(String),
     /// It is this very process.
-    #[error("it is this rolegate itself: requests would go round until no connection is left")]
+    #[error("it is this rolegate itself: requests would go round until no connection is left, and are refused (502)")]
     Itself,
     /// What came is no answer.
     #[error("no answer: {0}")]
@@ -103,7 +103,7 @@ impl Prober {
             // The first resolution may be under way still.
             peer.resolve().await;
         }
-        let target = peer.http(None).map_err(|error| Trouble::Unresolved(error.to_string()))?;
+        let target = peer.anywhere(None).map_err(|error| Trouble::Unresolved(error.to_string()))?;
         let connected = self.0.get_http_session(&target).await;
         connected.map(|(session, _)| session).map_err(|error| trouble(&error))
     }

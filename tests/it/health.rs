@@ -12,6 +12,7 @@ use crate::support::gate::login;
 use crate::support::{Connection, Gate, GateBuilder, PATIENCE, Process, Program, until};
 
 const UP: &str = r#"rolegate_upstream_up{provider="rocketchat"}"#;
+const GUARDED: &str = "/api/v1/rooms.roles?rid=GENERAL";
 const SILENT: &str = "THE UPSTREAM DOES NOT ANSWER";
 
 /// The first server of `/status`, once `wanted` holds for it.
@@ -133,6 +134,12 @@ async fn a_gate_that_is_its_own_upstream_says_so_and_does_not_ask_itself() {
     let told = server(&gate, |server| server["up"] == false).await;
     assert!(told["why"].as_str().unwrap().starts_with("it is this rolegate itself"), "{told}");
     assert!(gate.metric("rolegate_connections").await < 3.0);
+    // What is sent there would come back: on the fast path, through the engine, and as a lookup.
+    for (method, target, status) in [("GET", "/api/info", 502), ("POST", "/api/info", 502), ("GET", GUARDED, 503)] {
+        let answer = gate.connect().await.request(method, target, &login("carol"), b"").await;
+        assert_eq!(answer.status, status, "{method} {target}: {}", answer.text());
+    }
+    assert!(gate.metric("rolegate_connections").await < 5.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

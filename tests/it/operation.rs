@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use rolegate::demo::tour;
 use rolegate::demo::world::workspace::{BOARDROOM, BOB, CAROL, EVE};
-use rolegate::model::Mode;
+use rolegate::model::{Mode, Reason};
 use serde_json::{Value, json};
 
 use crate::support::gate::login;
@@ -29,6 +29,7 @@ const METRICS: &[(&str, &[&str])] = &[
     ("audit_write_duration_seconds", &[]),
     ("audit_failures_total", &[]),
     ("audit_pending_records", &[]),
+    ("audit_suppressed_total", &["reason"]),
     ("policy_info", &["revision"]),
     ("policy_matches_disk", &[]),
     ("config_last_reload_successful", &[]),
@@ -134,6 +135,30 @@ async fn every_metric_of_the_contract_is_there_once_it_was_touched_with_its_labe
     assert_eq!(found, expected);
     for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"] {
         assert!(page.contains(&format!("\n{name} ")), "{name} is not there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_of_errors_is_there_before_the_first_one_so_that_it_counts_as_an_increase() {
+    let page = Gate::rocketchat().await.admin_get("/metrics").await.text();
+    let zero = |name: &str, labels: &str| {
+        let line = format!("rolegate_{name}{{{labels}}} 0");
+        assert!(page.lines().any(|found| found == line), "no `{line}`:\n{page}");
+    };
+    for kind in ["connect", "timeout", "broken", "resolve"] {
+        zero("upstream_errors_total", &format!("kind=\"{kind}\",provider=\"rocketchat\""));
+    }
+    for cause in ["connections", "connections_per_address", "header_deadline", "header_too_large", "malformed", "tls"] {
+        zero("rejected_total", &format!("cause=\"{cause}\""));
+    }
+    for cause in ["body_deadline", "body_idle", "send_idle"] {
+        zero("slow_clients_total", &format!("cause=\"{cause}\""));
+    }
+    for reason in Reason::ALL {
+        zero("audit_suppressed_total", &format!("reason=\"{reason}\""));
+    }
+    for cause in ["unauthorized", "admin"] {
+        zero("fact_invalidations_total", &format!("cause=\"{cause}\""));
     }
 }
 
