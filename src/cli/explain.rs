@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::output::{self, Format, Paint};
 use super::{Exit, PolicyArgs, invalid};
 use crate::config::Upstream;
-use crate::model::{Fault, Faults, Obligation, Place};
+use crate::model::{Door, Fault, Faults, Obligation, Place};
 use crate::pipeline::{Denial, Evaluation, Permit, Site, Trail, evaluate_with, rehearse};
 use crate::policy::{Effect, PolicyInfo};
 use crate::rules::provider::{nearest, with_suggestion};
@@ -111,9 +111,10 @@ pub(super) fn run(args: &Args) -> Exit {
     };
     let mut wrong = stated::unknown(&rules.provider, &rules.networks, &known);
     wrong.extend(rehearse::impossible(&evaluation, &known));
-    if !wrong.is_empty() {
+    let unread = args.content.as_ref().and_then(|_| unread(rules, method, &evaluation));
+    if !wrong.is_empty() || unread.is_some() {
         let mut faults = Faults::default();
-        wrong.into_iter().for_each(|wrong| faults.push(at_option(wrong)));
+        wrong.into_iter().map(at_option).chain(unread).for_each(|fault| faults.push(fault));
         let _ = invalid(&faults, args.format);
         return Exit::Usage;
     }
@@ -206,12 +207,29 @@ fn assumed(rules: &Rules, trail: &Trail, known: &Known) -> Map<String, Value> {
 /// A wrong statement, laid to the option that made it.
 fn at_option(wrong: Wrong) -> Fault {
     let option = match wrong.stated {
-        Stated::Role(_) | Stated::Permission(_) => "--subject",
+        Stated::Subject | Stated::Role(_) | Stated::Permission(_) => "--subject",
         Stated::Fact(_) | Stated::Field(..) => "--facts",
         Stated::Table(_) => "--table",
         Stated::Network(_) => "--network",
     };
     wrong.fault(&Places::new(), &Place::file(option))
+}
+
+/// Why the content that is given says nothing of the request.
+fn unread(rules: &Rules, method: &str, evaluation: &Evaluation) -> Option<Fault> {
+    let trail = match evaluation {
+        Evaluation::Open(_) => None,
+        Evaluation::Permit(permit) => Some(permit.trail()),
+        Evaluation::Denial(denial) => Some(denial.trail()),
+    };
+    let action = trail.filter(|trail| trail.door() == Door::Rest);
+    let action = action.and_then(|trail| rules.provider.actions.iter().find(|action| action.id == trail.action()));
+    let why = match action {
+        Some(action) if !action.takes_body() => format!("a request for `{}` has no parameters in its content", action.id),
+        _ if matches!(method, "GET" | "HEAD") => format!("the content of a `{method}` is not read"),
+        _ => return None,
+    };
+    Some(Fault::new(Place::file("--content"), why).hint("leave it out"))
 }
 
 fn as_json(rules: &Rules, evaluation: &Evaluation, known: &Known) -> Value {

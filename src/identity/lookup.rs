@@ -35,7 +35,7 @@ pub(super) async fn fact<A: Ask>(errand: &Errand<'_, A>, fact: &FactPlan, mut sc
     let mut walk = Walk { errand, questions_left: QUESTIONS };
     for step in &fact.steps {
         let holds =
-            |name: &String| scope.found.value(name).cloned().or_else(|| fact.unset(name)).is_some_and(|value| holds(&value));
+            |name: &String| scope.found.value(name).cloned().or_else(|| fact.unset(name)).is_some_and(|value| value.holds());
         if !step.when.iter().all(holds) || step.unless.iter().any(holds) {
             continue;
         }
@@ -59,15 +59,6 @@ pub(super) async fn fact<A: Ask>(errand: &Errand<'_, A>, fact: &FactPlan, mut sc
         Some((name, value))
     });
     Ok(known.collect())
-}
-
-fn holds(value: &Value) -> bool {
-    match value {
-        Value::Boolean(value) => *value,
-        Value::Integer(number) => *number != 0,
-        Value::Text(text) => !text.is_empty(),
-        Value::Set(texts) => !texts.is_empty(),
-    }
 }
 
 /// A value as the document of a step.

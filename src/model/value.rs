@@ -42,6 +42,17 @@ impl Value {
             Self::Set(_) => Kind::Set,
         }
     }
+
+    /// Whether it is true, not empty and not 0.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self {
+            Self::Boolean(value) => *value,
+            Self::Integer(number) => *number != 0,
+            Self::Text(text) => !text.is_empty(),
+            Self::Set(texts) => !texts.is_empty(),
+        }
+    }
 }
 
 impl From<&str> for Value {

@@ -134,11 +134,13 @@ pub fn rehearse(rules: &Arc<Rules>, filter: &str) -> Rehearsal {
 #[must_use]
 pub fn impossible(evaluation: &Evaluation, known: &Known) -> Vec<Wrong> {
     let trail = match evaluation {
-        Evaluation::Open(_) => return Vec::new(),
+        Evaluation::Open(_) => return stated::unused(known, "the request is not judged"),
         Evaluation::Permit(permit) => permit.trail(),
         Evaluation::Denial(denial) => denial.trail(),
     };
-    let Some(action) = &trail.action else { return Vec::new() };
+    let Some(action) = &trail.action else {
+        return stated::unused(known, "the request is refused before it is known for which action it is");
+    };
     stated::impossible(&trail.site.rules.provider, action, trail.params.as_deref(), known)
 }
 

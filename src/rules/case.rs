@@ -128,7 +128,7 @@ struct RawCase {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSubject {
-    id: String,
+    id: Spanned<String>,
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -220,7 +220,8 @@ impl Noted<'_> {
     fn subject(&mut self, raw: RawSubject) -> KnownSubject {
         let roles = raw.roles.into_iter().map(|role| self.name(role, Stated::Role)).collect();
         let permissions = raw.permissions.into_iter().map(|permission| self.name(permission, Stated::Permission)).collect();
-        KnownSubject { id: raw.id, name: raw.name, roles, permissions }
+        let id = self.name(raw.id, |_| Stated::Subject);
+        KnownSubject { id, name: raw.name, roles, permissions }
     }
 
     fn fact(&mut self, name: Spanned<String>, values: BTreeMap<Spanned<String>, Value>) -> (String, Record) {

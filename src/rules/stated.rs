@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use super::case::Known;
 use super::provider::{Action, FactUse, Provider, TableUse, nearest};
-use crate::identity::FactPlan;
+use crate::identity::{FactPlan, Origin, Source};
 use crate::model::{Fault, Kind, Place, Record, Value};
 
 /// The table whose rows give permissions to roles.
 pub const PERMISSIONS: &str = "permissions";
 
+/// The value of a fact that holds roles.
+const ROLES: &str = "roles";
+
 /// Something that is stated by its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stated {
+    /// The subject, by its id.
+    Subject,
     /// A role of the subject.
     Role(String),
     /// A permission of the subject.
@@ -56,6 +61,10 @@ impl Wrong {
 pub fn unknown(provider: &Provider, networks: &[String], known: &Known) -> Vec<Wrong> {
     let mut wrong = Vec::new();
     if let Some(subject) = &known.subject {
+        if subject.id.is_empty() {
+            let hint = Some("write the caller's id; for somebody who is not logged in leave the `subject` out".to_owned());
+            wrong.push(Wrong { stated: Stated::Subject, message: "the subject's `id` is empty".to_owned(), hint });
+        }
         let has_roles = provider.plan.caller.roles.is_some();
         let has_permissions = has_roles && provider.plan.table(PERMISSIONS).is_some();
         for role in &subject.roles {
@@ -68,7 +77,10 @@ pub fn unknown(provider: &Provider, networks: &[String], known: &Known) -> Vec<W
     }
     for (name, record) in &known.facts {
         match provider.plan.fact(name) {
-            Some(fact) => wrong.extend(record.iter().filter_map(|(field, value)| value_of(fact, field, value))),
+            Some(fact) => {
+                wrong.extend(record.iter().filter_map(|(field, value)| value_of(provider, fact, field, value)));
+                wrong.extend(contradictions(fact, record));
+            }
             None => {
                 let facts = provider.plan.facts.iter().map(|fact| fact.name.as_str());
                 wrong.push(misspelt(Stated::Fact(name.clone()), format!("unknown fact `{name}`"), name, facts));
@@ -141,6 +153,57 @@ pub fn impossible(provider: &Provider, action: &Action, params: Option<&Record>,
     wrong
 }
 
+/// Every fact and value of a table that `known` states for a request of which no action is known, for this reason.
+#[must_use]
+pub fn unused(known: &Known, why: &str) -> Vec<Wrong> {
+    let wrong = |stated, what: String| Wrong {
+        stated,
+        message: format!("{what} is not asked for: {why}"),
+        hint: Some("leave it out, or state a request for an action (`rolegate actions` lists them)".to_owned()),
+    };
+    let facts = known.facts.keys().map(|name| wrong(Stated::Fact(name.clone()), format!("the fact `{name}`")));
+    let tables = known.table.iter().map(|(name, _)| wrong(Stated::Table(name.to_owned()), format!("`context.table.{name}`")));
+    facts.chain(tables).collect()
+}
+
+/// What the record states otherwise than the fact's steps would leave it: the last word on a value is a step without a
+/// lookup that says what holds under its conditions.
+fn contradictions(fact: &FactPlan, record: &Record) -> Vec<Wrong> {
+    let mut wrong = Vec::new();
+    let holds = |name: &String| record.value(name).cloned().or_else(|| fact.unset(name)).is_some_and(|value| value.holds());
+    for (at, step) in fact.steps.iter().enumerate().filter(|(_, step)| step.source == Source::Nothing) {
+        let sets = |from: usize, name: &str| {
+            fact.steps.iter().skip(from).flat_map(|step| &step.outputs).any(|output| output.name == name)
+        };
+        // What a step's conditions read must be what is known in the end.
+        let settled = !step.when.iter().chain(&step.unless).any(|name| sets(at, name));
+        if !settled || !step.when.iter().all(holds) || step.unless.iter().any(holds) {
+            continue;
+        }
+        for output in step.outputs.iter().filter(|output| !sets(at + 1, &output.name)) {
+            if let (Origin::Always(always), Some(value)) = (&output.origin, record.value(&output.name))
+                && always != value
+            {
+                let conditions = step.when.iter().map(|name| format!("`{name}` holds"));
+                let conditions = conditions.chain(step.unless.iter().map(|name| format!("`{name}` does not")));
+                let conditions = conditions.collect::<Vec<_>>().join(" and ");
+                let (name, is) = (format!("{}.{}", fact.name, output.name), told(always));
+                wrong.push(Wrong {
+                    stated: Stated::Field(fact.name.clone(), output.name.clone()),
+                    message: format!("`{name}` is {is} where {conditions}, not {}", told(value)),
+                    hint: Some(format!("leave `{}` out", output.name)),
+                });
+            }
+        }
+    }
+    wrong
+}
+
+/// A value as a case would write it.
+fn told(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
 /// A role or permission that callers cannot hold.
 fn held(
     what: &str,
@@ -163,8 +226,8 @@ fn held(
     Some(Wrong { hint: wrong.hint.or_else(add), ..wrong })
 }
 
-/// A value that `fact` does not have, or has in another form.
-fn value_of(fact: &FactPlan, name: &str, value: &Value) -> Option<Wrong> {
+/// A value that `fact` does not have, or has in another form, or that holds an unknown role.
+fn value_of(provider: &Provider, fact: &FactPlan, name: &str, value: &Value) -> Option<Wrong> {
     let outputs = || fact.steps.iter().flat_map(|step| &step.outputs);
     let stated = Stated::Field(fact.name.clone(), name.to_owned());
     match outputs().find(|output| output.name == name) {
@@ -176,7 +239,24 @@ fn value_of(fact: &FactPlan, name: &str, value: &Value) -> Option<Wrong> {
             let message = format!("`{}.{name}` is {}, not {}", fact.name, of_kind(output.kind), of_kind(value.kind()));
             Some(Wrong { stated, message, hint: None })
         }
-        Some(_) => None,
+        Some(_) => {
+            let Value::Set(texts) = value else { return None };
+            // What is made of a number has the names of the levels; other roles are those that the provider file lists.
+            let levels: Vec<&str> = outputs()
+                .filter(|output| output.name == name)
+                .flat_map(|output| output.levels.iter().flatten())
+                .map(|(level, _)| level.as_str())
+                .collect();
+            let listed = || provider.roles.iter().map(String::as_str).filter(|_| name == ROLES).collect();
+            let known: Vec<&str> = if levels.is_empty() { listed() } else { levels.clone() };
+            let role = texts.iter().find(|text| !known.is_empty() && !known.contains(&text.as_str()))?;
+            let wrong = misspelt(stated, format!("unknown role `{role}`"), role, known.iter().copied());
+            let otherwise = || match levels.as_slice() {
+                [] => "add it to `roles` in the provider file, if the server knows it".to_owned(),
+                levels => format!("`{}.{name}` holds {}", fact.name, levels.join(", ")),
+            };
+            Some(Wrong { hint: wrong.hint.or_else(|| Some(otherwise())), ..wrong })
+        }
     }
 }
 

@@ -53,6 +53,36 @@ fn explain_refuses_what_does_not_exist_and_what_the_request_cannot_have() {
         (&["--subject", r#"{"id":"u1","role":["user"]}"#, ROOM], "did you mean `roles`?"),
         (&["--subject", r#"{"id":"u1","id":"u2"}"#, ROOM], "`id` stands twice"),
         (&["--facts", r#"{"room":{"member":true}}"#, ROOM], "--facts: the fact `room` is one about a caller"),
+        (
+            &["--subject", MEMBER, "--facts", r#"{"room":{"member":true,"roles":["user","onwer"]}}"#, ROOM],
+            "--facts: unknown role `onwer`\n  hint: did you mean `owner`?",
+        ),
+        (
+            &["--subject", MEMBER, "--facts", r#"{"room":{"roles":["a-role-of-ours"]}}"#, ROOM],
+            "--facts: unknown role `a-role-of-ours`\n  hint: add it to `roles` in the provider file",
+        ),
+        (&["--subject", r#"{"id":""}"#, ROOM], "--subject: the subject's `id` is empty\n  hint: write the caller's id"),
+        (
+            &["--subject", MEMBER, "--facts", r#"{"room":{"member":true,"invited":true}}"#, ROOM],
+            "--facts: `room.member` is false where `invited` holds, not true\n  hint: leave `member` out",
+        ),
+        (
+            &["--subject", MEMBER, "--facts", r#"{"room":{"member":true}}"#, "GET /api/v1/rooms.info?roomId=abc"],
+            "--facts: the fact `room` is not asked for: the request is not judged",
+        ),
+        (
+            &["--subject", MEMBER, "--facts", r#"{"room":{"member":true}}"#, "GET /api/v1/rooms.Roles?rid=abc"],
+            "--facts: the fact `room` is not asked for: the request is refused before it is known for which action it is",
+        ),
+        (
+            &["--subject", MEMBER, "--table", r#"{"role_scope":"Users"}"#, "GET /home"],
+            "--table: `context.table.role_scope` is not asked for: the request is not judged",
+        ),
+        (
+            &["--subject", MEMBER, "--content", "{}", ROOM],
+            "--content: a request for `rooms.roles` has no parameters in its content\n  hint: leave it out",
+        ),
+        (&["--subject", MEMBER, "--content", "{}", "GET /home"], "--content: the content of a `GET` is not read"),
     ] {
         let ended = explain(arguments);
         assert_eq!(ended.code, 2, "{arguments:?}\n{}{}", ended.out, ended.err);
@@ -165,6 +195,21 @@ fn what_does_not_exist_or_cannot_be_had_is_a_fault_at_its_place() {
             "facts = { ^room = { member = false } }",
             "the case `n` fails: the fact `room` is one about a caller, and no `subject` is stated\n  hint: state the `subject`, or leave the fact out",
         ),
+        (
+            ROOM_CASE,
+            "facts = { room = { ^roles = [\"moderatr\"] } }\nsubject = { id = \"u\" }",
+            "unknown role `moderatr`\n  hint: did you mean `moderator`?",
+        ),
+        (
+            ROOM_CASE,
+            "subject = { id = ^\"\" }",
+            "the subject's `id` is empty\n  hint: write the caller's id; for somebody who is not logged in leave the `subject` out",
+        ),
+        (
+            "name = \"n\"\nrequest = \"GET /api/v1/rooms.roles/?rid=r1\"\nexpect = \"invalid\"",
+            "facts = { ^room = { member = true } }\nsubject = { id = \"u\" }",
+            "the case `n` fails: the fact `room` is not asked for: the request is refused before it is known for which action it is\n  hint: leave it out, or state a request for an action (`rolegate actions` lists them)",
+        ),
     ] {
         let cases = format!("[[case]]\n{case}\n{}\n", line.replace('^', ""));
         assert_eq!(faults("rocketchat", &cases), [at(line, told)], "{cases}");
@@ -189,6 +234,41 @@ fn callers_of_a_server_without_roles_have_none() {
             "policies/matrix/cases.toml:5:60: callers of `matrix` have no permissions\n  hint: leave `see` out"
         ]
     );
+}
+
+#[test]
+fn an_invitation_excludes_what_the_provider_file_says_it_excludes_and_nothing_else_does() {
+    for bits in 0..32_u8 {
+        let [member, invited, access, owner, private] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
+        let roles = if owner { r#"["owner"]"# } else { "[]" };
+        let kind = if private { "p" } else { "" };
+        let fact = format!("{{ member = {member}, invited = {invited}, access = {access}, roles = {roles}, kind = \"{kind}\" }}");
+        let case = format!("[[case]]\n{ROOM_CASE}\nfacts = {{ room = {fact} }}\nsubject = {{ id = \"u\" }}\n");
+        // What the policies make of it is not the question here.
+        let mut found = faults("rocketchat", &case);
+        found.retain(|found| !found.contains("expected deny, found permit"));
+        let wrong = [("member", member), ("access", access), ("roles", owner)].into_iter().filter(|(_, set)| invited && *set);
+        let wrong: Vec<&str> = wrong.map(|(name, _)| name).collect();
+        assert_eq!(found.len(), wrong.len(), "{fact}: {found:?}");
+        for name in wrong {
+            assert!(found.iter().any(|found| found.contains(&format!("`room.{name}` is "))), "{fact}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn roles_that_are_made_of_a_number_have_the_names_of_its_levels() {
+    let case = |roles: &str| {
+        format!(
+            "[[case]]\nname = \"n\"\nrequest = \"GET /_matrix/client/v3/rooms/!r:a/members\"\nexpect = \"permit\"\n\
+             subject = {{ id = \"@a:b\" }}\nfacts = {{ room = {{ joined = true }}, power = {{ roles = [{roles}] }} }}\n"
+        )
+    };
+    let found = faults("matrix", &case("\"moderatr\""));
+    assert!(found[0].contains("unknown role `moderatr`\n  hint: did you mean `moderator`?"), "{found:?}");
+    let found = faults("matrix", &case("\"janitor\""));
+    assert!(found[0].contains("unknown role `janitor`\n  hint: `power.roles` holds admin, moderator, member"), "{found:?}");
+    assert_eq!(faults("matrix", &case("\"moderator\", \"member\"")), <[String; 0]>::default());
 }
 
 #[test]
