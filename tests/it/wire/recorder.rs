@@ -38,28 +38,31 @@ pub struct Recorder {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     broken: Arc<Mutex<usize>>,
+    answer: Arc<Mutex<String>>,
     accepting: JoinHandle<()>,
 }
 
 impl Recorder {
-    pub async fn before(sample: SocketAddr, answer: &'static str) -> Self {
+    /// One that answers so until it is told otherwise.
+    pub async fn before(sample: SocketAddr, answer: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, broken) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
-        let (journal, cut) = (Arc::clone(&seen), Arc::clone(&broken));
+        let answer = Arc::new(Mutex::new(answer.to_owned()));
+        let (journal, cut, told) = (Arc::clone(&seen), Arc::clone(&broken), Arc::clone(&answer));
         let accepting = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (journal, cut) = (Arc::clone(&journal), Arc::clone(&cut));
+                let (journal, cut, told) = (Arc::clone(&journal), Arc::clone(&cut), Arc::clone(&told));
                 tokio::spawn(async move {
                     // The gate may leave between two requests, or within one that it was refused to finish.
-                    if serve(stream, sample, answer, &journal).await == Err(Cut::Within) {
+                    if serve(stream, sample, &told, &journal).await == Err(Cut::Within) {
                         *cut.lock() += 1;
                     }
                 });
             }
         });
-        Self { address, seen, broken, accepting }
+        Self { address, seen, broken, answer, accepting }
     }
 
     /// A gate of Rocket.Chat before such an upstream.
@@ -68,11 +71,16 @@ impl Recorder {
     }
 
     /// A gate of Rocket.Chat before one that answers so.
-    pub async fn answering(answer: &'static str, change: impl FnOnce(&mut Config)) -> (Gate, Self) {
+    pub async fn answering(answer: &str, change: impl FnOnce(&mut Config)) -> (Gate, Self) {
         let builder = GateBuilder::rocketchat().await;
         let recorder = Self::before(builder.sample.url().trim_start_matches("http://").parse().unwrap(), answer).await;
         let url = format!("http://{}", recorder.address).parse().unwrap();
         (builder.upstream(|settings| settings.url = url).with(change).start(), recorder)
+    }
+
+    /// From now on it answers so.
+    pub fn answer(&self, answer: &str) {
+        answer.clone_into(&mut self.answer.lock());
     }
 
     /// What came to its end, in order.
@@ -99,7 +107,7 @@ enum Cut {
     Within,
 }
 
-async fn serve(mut stream: TcpStream, sample: SocketAddr, answer: &str, journal: &Mutex<Vec<Seen>>) -> Result<(), Cut> {
+async fn serve(mut stream: TcpStream, sample: SocketAddr, told: &Mutex<String>, journal: &Mutex<Vec<Seen>>) -> Result<(), Cut> {
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -124,7 +132,8 @@ async fn serve(mut stream: TcpStream, sample: SocketAddr, answer: &str, journal:
         }
         let only_head = seen.head.starts_with(b"HEAD ");
         journal.lock().push(seen);
-        let answer = if only_head { answer.split_inclusive("\r\n\r\n").next().unwrap() } else { answer };
+        let answer = told.lock().clone();
+        let answer = if only_head { answer.split_inclusive("\r\n\r\n").next().unwrap() } else { &answer };
         stream.write_all(answer.as_bytes()).await.map_err(|_| Cut::Between)?;
     }
 }
