@@ -24,7 +24,7 @@ use super::gate::{Gate, Underway, nothing_served};
 use super::head;
 use super::peer::{Connector, failure};
 use super::read_first::{ReadBody, Sender};
-use super::relay::REQUEST_ID;
+use super::relay::{REQUEST_ID, leave_out_hop_by_hop};
 use super::stand_in::Restoring;
 use super::streams;
 use super::websocket::TunnelEnd;
@@ -416,6 +416,7 @@ impl ProxyHttp for Gateway {
             error.as_up();
             return Err(error);
         }
+        leave_out_hop_by_hop(response);
         if !response.status.is_informational() {
             if let Some(id) = id(exchange) {
                 response.insert_header(REQUEST_ID, id.to_owned())?;

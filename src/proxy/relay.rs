@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::mem::MaybeUninit;
 
 use http::StatusCode;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::date::get_cached_date;
 
 use super::chunks::Chunks;
 
@@ -174,7 +176,7 @@ pub(super) fn read(bytes: &[u8], head_only: bool, id: Option<&str>, room: &mut V
     // With room for the beginning of the content, which goes out with it.
     let mut head = std::mem::take(room);
     head.clear();
-    head.reserve(bytes.len() + 112);
+    head.reserve(bytes.len() + 160);
     // Three digits that begin with a nought are no status (RFC 9110 §15), and the engine takes them for none.
     let Ok(code) = StatusCode::from_u16(status) else { return Reading::Broken("the answer's status is none") };
     for part in ["HTTP/1.1 ", code.as_str(), " ", reason, "\r\n"] {
@@ -183,8 +185,16 @@ pub(super) fn read(bytes: &[u8], head_only: bool, id: Option<&str>, room: &mut V
     let id = id.filter(|_| !(100..200).contains(&status));
     let replaced = |name: &str| id.is_some() && name.eq_ignore_ascii_case(REQUEST_ID);
     let left_out = |name: &str| hop_by_hop(name) || replaced(name) || names_fields && listed(name);
+    let mut dated = (100..200).contains(&status);
     for field in response.headers.iter().filter(|field| !left_out(field.name)) {
+        dated |= field.name.eq_ignore_ascii_case("date");
         for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    if !dated {
+        // A proxy gives a date to an answer that came without one (RFC 9110 §6.6.1).
+        for part in [b"Date: ", get_cached_date().as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);
         }
     }
@@ -207,6 +217,21 @@ pub(super) fn read(bytes: &[u8], head_only: bool, id: Option<&str>, room: &mut V
         head.extend_from_slice(b"\r\n");
     }
     Reading::Complete(Answer { status, length, head, content, kept })
+}
+
+/// Takes the fields out of `response` that concern the connection to the upstream (RFC 9110 §7.6.1): the engine passes on all
+/// but `Connection`. What a change of protocols needs stays in its answer; the framing is the engine's own.
+pub(super) fn leave_out_hop_by_hop(response: &mut ResponseHeader) {
+    let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let needed = |name: &str| switches && ["connection", "upgrade"].contains(&name);
+    let framing = |name: &str| ["content-length", "transfer-encoding"].contains(&name);
+    let listed = response.headers.get_all("connection").iter().filter_map(|value| value.to_str().ok());
+    let listed: Vec<String> = listed.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
+    for name in HOP_BY_HOP.iter().copied().chain(listed.iter().map(String::as_str)) {
+        if !framing(name) && !needed(name) {
+            response.remove_header(name);
+        }
+    }
 }
 
 fn hop_by_hop(name: &str) -> bool {
@@ -232,24 +257,35 @@ mod tests {
 
     #[test]
     fn the_head_is_written_anew_without_what_concerns_one_connection() {
-        let text = "HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok";
+        let text = "HTTP/1.1 200 Fine\r\nServer: x\r\nDate: today\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\n\r\nok";
         let answer = complete(text, false);
-        assert_eq!(String::from_utf8(answer.head).unwrap(), "HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 2\r\n");
+        assert_eq!(
+            String::from_utf8(answer.head).unwrap(),
+            "HTTP/1.1 200 Fine\r\nServer: x\r\nDate: today\r\nContent-Length: 2\r\n"
+        );
         assert_eq!((answer.status, answer.length, answer.kept), (200, text.len() - 2, true));
     }
 
     #[test]
     fn the_answer_to_a_judged_request_names_the_decision_and_no_other_id() {
         let told = |status: u16, id| {
-            let text = format!("HTTP/1.1 {status} X\r\nX-Request-Id: theirs\r\nA: b\r\n\r\n");
+            let text = format!("HTTP/1.1 {status} X\r\nX-Request-Id: theirs\r\nDate: b\r\n\r\n");
             match read(text.as_bytes(), false, id, &mut Vec::new()) {
                 Reading::Complete(answer) => String::from_utf8(answer.head).unwrap(),
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(told(200, Some("ours")), "HTTP/1.1 200 X\r\nA: b\r\nx-request-id: ours\r\n");
-        assert_eq!(told(200, None), "HTTP/1.1 200 X\r\nX-Request-Id: theirs\r\nA: b\r\n");
-        assert_eq!(told(103, Some("ours")), "HTTP/1.1 103 X\r\nX-Request-Id: theirs\r\nA: b\r\n");
+        assert_eq!(told(200, Some("ours")), "HTTP/1.1 200 X\r\nDate: b\r\nx-request-id: ours\r\n");
+        assert_eq!(told(200, None), "HTTP/1.1 200 X\r\nX-Request-Id: theirs\r\nDate: b\r\n");
+        assert_eq!(told(103, Some("ours")), "HTTP/1.1 103 X\r\nX-Request-Id: theirs\r\nDate: b\r\n");
+    }
+
+    #[test]
+    fn an_answer_without_a_date_is_given_one_and_an_interim_one_is_not() {
+        let head = |text: &str| String::from_utf8(complete(text, false).head).unwrap();
+        let dated = head("HTTP/1.1 204 X\r\nA: b\r\n\r\n");
+        assert!(dated.starts_with("HTTP/1.1 204 X\r\nA: b\r\nDate: ") && dated.ends_with(" GMT\r\n"), "{dated}");
+        assert_eq!(head("HTTP/1.1 103 X\r\n\r\n"), "HTTP/1.1 103 X\r\n");
     }
 
     #[test]
