@@ -3,6 +3,7 @@
 mod answers;
 mod both;
 mod chunks;
+mod frozen;
 mod h2;
 mod heads;
 mod hosts;
