@@ -13,7 +13,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use rolegate::demo::Sample;
 use rolegate::demo::world::account::ACCOUNT;
+use rolegate::demo::world::homeserver::COUNCIL;
 use rolegate::demo::world::workspace::{BOARDROOM, BOB, CAROL, EVE, GENERAL};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,6 +82,7 @@ impl Attempt {
                 "boardroom-tail" => &BOARDROOM[1..],
                 "general" => GENERAL,
                 "account" => ACCOUNT,
+                "council" => COUNCIL,
                 "inner" => &inner,
                 "inner-length" => &length,
                 "inner-hex" => &hex,
@@ -137,6 +140,9 @@ fn is_whole(answers: &[u8]) -> bool {
     answers.windows(4).any(|four| four == b"\r\n\r\n")
 }
 
+/// Every kind of upstream that the corpus has attempts for.
+pub const PROVIDERS: [&str; 3] = ["rocketchat", "docusign-rooms", "matrix"];
+
 /// A gate before an upstream, with what was seen of either so far.
 pub struct Replay {
     pub gate: Gate,
@@ -153,6 +159,10 @@ impl Replay {
         let url = || upstream.url().parse().unwrap();
         let builder = match provider {
             "rocketchat" => GateBuilder::rocketchat().await.upstream(|settings| settings.url = url()),
+            "matrix" => {
+                let sample = Sample::matrix().await.unwrap();
+                GateBuilder::before("matrix", sample).upstream(|settings| settings.url = url())
+            }
             _ => GateBuilder::docusign().await.upstream(|settings| {
                 settings.url = url();
                 settings.account = Some(url());
@@ -223,6 +233,9 @@ pub fn attempts() -> Vec<Attempt> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "http"));
     paths.sort();
     let attempts: Vec<Attempt> = paths.iter().map(|path| Attempt::read(path)).collect();
+    for attempt in &attempts {
+        assert!(PROVIDERS.contains(&attempt.provider.as_str()), "{}: nobody sends it to `{}`", attempt.name, attempt.provider);
+    }
     assert!(attempts.len() >= 200, "only {} files", attempts.len());
     attempts
 }
@@ -231,7 +244,7 @@ pub fn attempts() -> Vec<Attempt> {
 async fn no_request_of_the_corpus_shows_a_guarded_answer_without_a_permit() {
     let attempts = attempts();
     let mut failures = Vec::new();
-    for (provider, fast_path) in ["rocketchat", "docusign-rooms"].into_iter().flat_map(|name| [(name, true), (name, false)]) {
+    for (provider, fast_path) in PROVIDERS.into_iter().flat_map(|name| [(name, true), (name, false)]) {
         let mut replay = Replay::before(provider, fast_path).await;
         for attempt in attempts.iter().filter(|attempt| attempt.provider == provider) {
             if let Some(wrong) = replay.wrong(attempt).await {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rolegate::demo::world::account::ACCOUNT;
+use rolegate::demo::world::homeserver::COUNCIL;
 use rolegate::demo::world::workspace::{BOARDROOM, CAROL, EVE};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,7 +123,11 @@ impl Head {
         let targets: Vec<&[u8]> = std::iter::once(self.target.as_slice()).chain(rerouted).collect();
         let leads = |to: fn(&str) -> bool| targets.iter().any(|target| leads(target, to));
         let asks = |except: &[&str]| methods.iter().any(|method| !except.contains(&method.as_str()));
-        (asks(&["OPTIONS"]) && leads(|path| ROUTES.contains(&path))) || (asks(&["OPTIONS", "POST"]) && leads(is_roster))
+        // A state event is set by PUT at the path at which it is read.
+        let reads = methods.iter().any(|method| method == "GET" || method == "HEAD");
+        (asks(&["OPTIONS"]) && leads(|path| ROUTES.contains(&path)))
+            || (asks(&["OPTIONS", "POST"]) && leads(is_roster))
+            || (reads && leads(is_of_room))
     }
 
     /// A question of rolegate's own: nothing that a client sends is passed on without `X-Forwarded-Proto`.
@@ -228,7 +233,7 @@ async fn answer(stream: &mut TcpStream, head: &Head, body: Option<Value>) -> std
     stream.write_all(text.as_bytes()).await
 }
 
-/// The facts: carol is in the boardroom, bob is on the roster, eve is nowhere.
+/// The facts: carol is in the boardroom and in the council, bob is on the roster, eve is nowhere.
 fn lookup(head: &Head) -> Option<Value> {
     let token = head.text("x-auth-token") + head.text("authorization").trim_start_matches("Bearer ");
     let name = ["eve", "carol", "bob"].into_iter().find(|name| token.starts_with(&format!("{name}-")))?;
@@ -254,8 +259,21 @@ fn lookup(head: &Head) -> Option<Value> {
         path if is_roster(path) && name == "bob" => json!({ "users": [{ "email": email, "roleId": 1, "roleName": "Agent" }] }),
         path if is_roster(path) => json!({ "users": [] }),
         path if path.ends_with("/users") => json!({ "userSummaries": [] }),
+        "/_matrix/client/v3/account/whoami" => json!({ "user_id": format!("@{name}:example.org"), "device_id": "PHONE" }),
+        path if path.starts_with("/_synapse/admin/v1/users/") => json!({ "admin": false }),
+        path if path.starts_with("/_matrix/") => {
+            let council = COUNCIL.trim_start_matches('!').split(':').next().unwrap();
+            let asks = path.contains(&format!("21{council}%3A")) && path.contains("/state/m.room.member/");
+            if name == "carol" && asks { json!({ "membership": "join" }) } else { json!({ "success": false }) }
+        }
         _ => json!({}),
     })
+}
+
+/// Whether it is one of a Matrix room's routes that show members or state, by whatever prefix.
+fn is_of_room(path: &str) -> bool {
+    let room = path.strip_prefix("/_matrix/client/").and_then(|rest| rest.split_once("rooms/"));
+    room.is_some_and(|(_, room)| room.split('/').skip(1).any(|part| ["members", "joined_members", "state"].contains(&part)))
 }
 
 fn is_roster(path: &str) -> bool {
