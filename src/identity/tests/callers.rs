@@ -240,6 +240,8 @@ async fn what_is_not_the_servers_own_whole_answer_is_not_believed() {
     let world = World::new(settings());
     for (name, answer) in [
         ("a name twice", told(200, &[], br#"{"_id":"u1","roles":["user"],"roles":["admin"]}"#)),
+        ("two ids and two lists", told(200, &[], br#"{"_id":"uAdmin","_id":"u1","roles":["user"],"roles":["admin"]}"#)),
+        ("two ids", told(200, &[], br#"{"_id":"uAdmin","_id":"uUser","roles":["user"]}"#)),
         ("a name twice, far inside", told(200, &[], br#"{"_id":"u1","roles":["user"],"x":[{"a":1,"a":1}]}"#)),
         ("no success", told(200, &[], br#"{"success":false,"_id":"u1","roles":["admin"]}"#)),
         ("no success, in words", told(200, &[], br#"{"success":"true","_id":"u1","roles":["admin"]}"#)),

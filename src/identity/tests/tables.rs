@@ -1,6 +1,7 @@
 //! What is looked up once for all callers.
 
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use tokio::time::advance;
 
 use super::*;
@@ -231,5 +232,65 @@ async fn anothers_refused_or_limited_credential_spoils_the_table_for_nobody() {
         assert_eq!(bad.await.unwrap().unwrap_err(), expected);
         assert_eq!(good.await.unwrap().unwrap().value.values("view"), ["user"]);
         assert_eq!(world.upstream.questions().last().unwrap().headers, bearer("good").headers);
+    }
+}
+
+/// Any JSON, with the names that rows have where servers have them, and none of a good row's keys.
+fn odd_row() -> impl Strategy<Value = Json> {
+    let text = prop_oneof![Just("user"), Just("_id"), Just(""), Just("\u{0}"), Just("é\u{202e}")].prop_map(str::to_owned);
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        any::<f64>().prop_map(Json::from),
+        text.prop_map(Json::from),
+        "[a-z.$/~]{0,6}".prop_map(Json::from),
+    ];
+    let any_json = leaf.prop_recursive(3, 24, 4, |inner| {
+        let name = prop_oneof![Just("_id".to_owned()), Just("roles".to_owned()), "[a-z/~]{0,3}".prop_map(|name| name)];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            prop::collection::btree_map(name, inner, 0..4).prop_map(|fields| Json::Object(fields.into_iter().collect())),
+        ]
+    });
+    let row = (any_json.clone(), any_json.clone()).prop_map(|(key, roles)| json!({ "_id": key, "roles": roles }));
+    prop_oneof![any_json, row]
+}
+
+proptest! {
+    #[test]
+    fn among_any_odd_rows_each_good_one_keeps_its_value(
+        rows in prop::collection::vec(prop_oneof![odd_row().prop_map(Err), prop::collection::vec("[a-z]{1,4}", 0..4).prop_map(Ok)], 0..12)
+            .prop_shuffle(),
+    ) {
+        let good = |at: usize| format!("good-{at}");
+        let told = rows.iter().enumerate().map(|(at, row)| match row {
+            Ok(roles) => json!({ "_id": good(at), "roles": roles }),
+            Err(odd) => odd.clone(),
+        });
+        let told: Vec<Json> = told.collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let world = World::new(settings());
+            world.upstream.answers(move |question| match question.target.as_str() {
+                "/api/v1/me" => me(question),
+                _ => ok(&json!({ "update": told, "remove": [] })),
+            });
+            // The whole, and then what changed since.
+            for _ in 0..2 {
+                let table = world.table(&bearer("t")).await;
+                let table = table.map_err(|failure| TestCaseError::fail(format!("{failure:?}")))?.value;
+                for (at, row) in rows.iter().enumerate() {
+                    let Ok(roles) = row else { continue };
+                    prop_assert_eq!(table.values(&good(at)), roles.as_slice());
+                    for role in roles {
+                        prop_assert!(table.keys_holding(role).contains(&good(at)));
+                    }
+                }
+                advance(MINUTE).await;
+            }
+            prop_assert!(world.upstream.asked() >= 2);
+            Ok(())
+        })?;
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rolegate::demo::Behaviour;
-use rolegate::demo::world::workspace::{BOARDROOM, BOB};
+use rolegate::demo::world::workspace::{ALICE, BOARDROOM, BOB};
 use serde_json::{Value, json};
 
 use crate::support::gate::login;
@@ -30,6 +30,8 @@ async fn an_answer_with_two_readings_or_of_somebody_else_is_a_503_and_nothing_ar
     for (name, behaviour) in [
         ("a name twice", format!(r#"{{"_id":"{BOB}","roles":["user"],"roles":["admin"],"success":true}}"#)),
         ("an id twice", format!(r#"{{"_id":"{BOB}","_id":"{BOB}","roles":["admin"],"success":true}}"#)),
+        ("two ids, the caller's last", format!(r#"{{"_id":"{ALICE}","_id":"{BOB}","roles":["user"],"success":true}}"#)),
+        ("two ids, the caller's first", format!(r#"{{"_id":"{BOB}","_id":"{ALICE}","roles":["user"],"success":true}}"#)),
         ("no success", format!(r#"{{"success":false,"_id":"{BOB}","roles":["admin"]}}"#)),
         ("roles in a text", format!(r#"{{"success":true,"_id":"{BOB}","roles":"admin"}}"#)),
     ]
