@@ -107,6 +107,7 @@ fn rules(sources: &Sources, folder: &str, networks: &[String]) -> Result<Rules, 
         // Without this each case that expects a permit would fail by itself.
         let fault = match policies.first() {
             None => Fault::new(Place::file(shown), "has no `policy.cedar`"),
+            Some(first) if first.text.is_empty() => Fault::new(Place::file(&first.file), "is empty: nobody may do anything"),
             Some(first) => Fault::new(Place::at(&first.file, "", 0), "holds no policy: nobody may do anything"),
         };
         faults.push(fault.hint("`rolegate init DIR` writes the built-in policies"));

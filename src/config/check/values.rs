@@ -117,10 +117,12 @@ impl Check<'_> {
     /// An address with a port; `port` is the one to suggest.
     pub(super) fn address(&mut self, typed: &str, port: u16) -> Result<SocketAddr, (String, String)> {
         typed.parse().map_err(|_| {
-            let meant = address_meant(typed, port).map_or_else(
-                || format!("write it as \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
-                |meant| format!("did you mean `{meant}`?"),
-            );
+            let zoned = || {
+                let example = by_number(typed)?;
+                Some(format!("write the interface by its number, which `ip link` shows, as in `{example}`"))
+            };
+            let meant = address_meant(typed, port).map(|meant| format!("did you mean `{meant}`?"));
+            let meant = meant.or_else(zoned).unwrap_or_else(|| format!("write it as \"127.0.0.1:{port}\" or \"[::1]:{port}\""));
             (format!("`{typed}` is not an address with a port"), meant)
         })
     }
@@ -393,6 +395,13 @@ fn address_meant(typed: &str, port: u16) -> Option<SocketAddr> {
         host => host.trim_start_matches('[').trim_end_matches(']').parse().ok()?,
     };
     Some(SocketAddr::new(address, port))
+}
+
+/// An address whose interface is given by its name, with a number in the name's place.
+fn by_number(typed: &str) -> Option<SocketAddr> {
+    let (host, rest) = typed.split_once('%')?;
+    let (_, port) = rest.split_once("]:")?;
+    format!("{host}%2]:{port}").parse().ok()
 }
 
 /// Reads where a collector takes spans: `http://host[:port]`, and a path where that is not the usual one.
