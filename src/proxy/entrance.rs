@@ -2,6 +2,7 @@
 //! one request at a time.
 
 use std::collections::HashMap;
+use std::io;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -17,6 +18,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{ALPN, GetSocketDigest, Stream};
 use pingora::server::ShutdownWatch;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -29,6 +31,7 @@ use super::fence::{Fence, Handover};
 use super::gate::{Gate, ended};
 use super::head::{self, Fields, Framing, Head, Malformed, Reading};
 use super::patience::Patience;
+use super::sockets::WAITING;
 use super::stand_in::stand_in;
 use super::streams::{Bounds, Streams};
 use super::tls::Certificate;
@@ -91,31 +94,48 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         Self { app, gate, certificate, fast_path, per_address: Arc::default() }
     }
 
-    /// Accepts until `shutdown` turns true.
+    /// Accepts until `shutdown` turns true, and then what waits in the kernel's queue: to its clients it was accepted long ago, and
+    /// the end of the listener would reset it.
     pub(super) async fn accept(self, listener: &TcpListener, mut shutdown: ShutdownWatch) {
         let mut unaccepted = Unaccepted::of("a connection");
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|stop| *stop) => return,
+                _ = shutdown.wait_for(|stop| *stop) => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let Some(guard) = self.admit(peer) else { continue };
-                    let entrance = self.clone();
-                    let shutdown = shutdown.clone();
-                    tokio::spawn(async move {
-                        entrance.serve(stream, peer, shutdown).await;
-                        drop(guard);
-                    });
-                }
+                Ok((stream, peer)) => self.begin(stream, peer, &shutdown),
                 Err(error) => {
                     unaccepted.tell(&error);
                     tokio::time::sleep(EXHAUSTED).await;
                 }
             }
         }
+        // A queue that a service manager holds fills up again.
+        for _ in 0..WAITING {
+            // A client that has left meanwhile is no reason to leave the others.
+            match waiting(listener) {
+                Ok((stream, peer)) => self.begin(stream, peer, &shutdown),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        unaccepted.tell(&error);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Serves a connection, if there is room for it.
+    fn begin(&self, stream: TcpStream, peer: SocketAddr, shutdown: &ShutdownWatch) {
+        let Some(guard) = self.admit(peer) else { return };
+        let (entrance, shutdown) = (self.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            entrance.serve(stream, peer, shutdown).await;
+            drop(guard);
+        });
     }
 
     /// Counts a connection, or closes it when there are too many.
@@ -410,6 +430,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         // The client may be gone, or may never stop sending; either way this is the end.
         drop(tokio::time::timeout(FAREWELL, farewell).await);
     }
+}
+
+/// The next connection in the kernel's queue. The runtime would say that there is none where it has not been told of it yet.
+fn waiting(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) = SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    let peer = peer.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((TcpStream::from_std(socket.into())?, peer))
 }
 
 /// Waits for the end of the process.

@@ -88,6 +88,8 @@ pub struct Running {
     admin: SocketAddr,
     proxy: Arc<HttpProxy<Gateway>>,
     stop: watch::Sender<bool>,
+    /// Those that accept clients, which end by themselves.
+    accepting: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -148,18 +150,21 @@ impl Server {
         proxy.h2_options = Some(h2);
         let proxy = Arc::new(proxy);
         let entrance = Entrance::new(Arc::clone(&proxy), Arc::clone(&gate), certificate.clone());
-        let mut tasks = Vec::new();
+        let (mut accepting, mut tasks) = (Vec::new(), Vec::new());
         let mut addresses = Vec::new();
         for listener in listeners {
             let (listener, address) = adopt(listener)?;
             addresses.push(address);
             let (gate, entrance, shutdown) = (Arc::clone(&gate), entrance.clone(), shutdown.clone());
-            tasks.push(keep("accepting clients", move || {
+            accepting.push(keep("accepting clients", move || {
                 let (gate, entrance) = (Arc::clone(&gate), entrance.clone());
-                let (listener, shutdown) = (Arc::clone(&listener), shutdown.clone());
+                let (listener, shutdown, mut ended) = (Arc::clone(&listener), shutdown.clone(), shutdown.clone());
                 async move {
                     // Until then clients wait in the kernel's queue, which is kinder than an answer that no upstream was found.
-                    drop(tokio::time::timeout(FIRST_RESOLUTION, gate.resolve_once()).await);
+                    tokio::select! {
+                        _ = tokio::time::timeout(FIRST_RESOLUTION, gate.resolve_once()) => {}
+                        _ = ended.wait_for(|stop| *stop) => {}
+                    }
                     entrance.accept(&listener, shutdown).await;
                 }
             }));
@@ -183,7 +188,7 @@ impl Server {
         if let Some(certificate) = certificate {
             tasks.push(keep("following the certificate", move || refresh(Arc::clone(&certificate))));
         }
-        let running = Running { gate, addresses, admin, proxy, stop, tasks };
+        let running = Running { gate, addresses, admin, proxy, stop, accepting, tasks };
         running.announce()?;
         Ok(running)
     }
@@ -216,7 +221,7 @@ impl Running {
 
     /// Stops accepting, finishes what is in flight within `listen.drain`, flushes the audit log and sends the last spans. Gives
     /// back whether everything was finished.
-    pub async fn drain(self) -> bool {
+    pub async fn drain(mut self) -> bool {
         let began = tokio::time::Instant::now();
         tracing::info!(open = self.gate.open.load(Ordering::Acquire), "draining");
         self.gate.drain();
@@ -225,6 +230,10 @@ impl Running {
         self.proxy.cleanup().await;
         let deadline = began + self.gate.config.listen.drain;
         let mut finished = true;
+        for accepting in &mut self.accepting {
+            // From then on every connection is counted. A loop that broke off has told why.
+            drop(tokio::time::timeout_at(deadline, accepting).await);
+        }
         while self.gate.is_busy() {
             if tokio::time::Instant::now() >= deadline {
                 finished = false;

@@ -99,7 +99,7 @@ impl Sockets {
 /// How many connections may wait to be accepted, as far as the kernel allows (`net.core.somaxconn`). The standard library asks for
 /// 128; whoever comes then is not told, and tries again after a second: with that, every restart of a server whose thousands of
 /// clients come back at once would be a slow one.
-const WAITING: i32 = 4096;
+pub(super) const WAITING: i32 = 4096;
 
 /// Whether the configuration also names an IPv4 address with the port of `address`: `[::]` would take that, too.
 fn beside_ipv4(config: &Config, address: SocketAddr) -> bool {

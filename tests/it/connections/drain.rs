@@ -17,6 +17,9 @@ use crate::support::{Connection, PATIENCE, Process, Program};
 const HANDSHAKE: &str = "GET /websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+/// How many connections wait at the end.
+const WAITING: usize = 300;
+
 /// A proxy that drains for as long as `drain` says.
 async fn draining_for(sample: &Sample, drain: &str) -> Process {
     let folder = tempfile::tempdir().unwrap();
@@ -60,6 +63,28 @@ async fn what_is_in_flight_at_the_end_is_finished_and_nothing_new_begins() {
     let kinds: Vec<&str> = left.iter().map(|record| record["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["start", "decision", "outcome", "stop"]);
     assert_eq!(left[3]["cut_connections"], 0, "{}", left[3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_connection_from_before_the_end_is_answered_though_it_was_not_accepted_yet() {
+    let sample = Sample::rocketchat().await.unwrap();
+    let mut process = Process::before(sample.url(), &[]).await;
+    // While it stands still the kernel takes connections for it, and it hears of them and of its end at once.
+    process.signal("-STOP");
+    let mut connections = Vec::new();
+    for _ in 0..WAITING {
+        let mut connection = process.connect().await;
+        connection.send(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        connections.push(connection);
+    }
+    process.terminate();
+    process.signal("-CONT");
+    for mut connection in connections {
+        let answer = connection.answer("GET").await;
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    assert_eq!(process.exit().await, 0);
+    assert_eq!(sample.count("/echo"), WAITING);
 }
 
 #[tokio::test(flavor = "multi_thread")]
