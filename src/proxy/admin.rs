@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 use jiff::Timestamp;
 use pingora::apps::http_app::ServeHttp;
 use pingora::http::RequestHeader;
@@ -244,6 +244,9 @@ impl Admin {
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let (status, kind, body) = self.answer(session).await;
+        if !is_kept(session.req_header()) {
+            session.set_keepalive(None);
+        }
         let length = body.len();
         let body = if session.req_header().method == Method::HEAD { Vec::new() } else { body.into_bytes() };
         let response = Response::builder()
@@ -254,6 +257,13 @@ impl ServeHttp for Admin {
             .body(body);
         response.unwrap_or_default()
     }
+}
+
+/// Whether a connection outlives its answer: over HTTP/1.0 only when the client asks for that (RFC 9112 §9.3).
+fn is_kept(head: &RequestHeader) -> bool {
+    let options = head.headers.get_all("connection").iter().filter_map(|value| value.to_str().ok());
+    let asked = || options.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("keep-alive"));
+    head.version != Version::HTTP_10 || asked()
 }
 
 /// Whether a request names this machine's loopback interface, or no host at all as HTTP/1.0 may.

@@ -102,6 +102,26 @@ async fn a_head_is_answered_without_a_body_whatever_the_answer_is() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_by_http_1_0_is_answered_and_closed_unless_it_asks_to_be_kept() {
+    let gate = GateBuilder::rocketchat().await;
+    // Nothing else ends a connection while this story lasts.
+    let gate = gate.with(|config| config.limits.header_deadline = PATIENCE * 10).start();
+    for asked in ["", "Connection: close\r\n"] {
+        let mut check = Connection::open(gate.admin()).await;
+        check.send(format!("GET /livez HTTP/1.0\r\n{asked}\r\n").as_bytes()).await;
+        let answer = check.answer("GET").await;
+        assert_eq!((answer.text().as_str(), answer.header("connection")), ("ok\n", Some("close")), "{asked:?}");
+        assert!(check.is_closed().await, "{asked:?}");
+    }
+    let mut kept = Connection::open(gate.admin()).await;
+    for _ in 0..2 {
+        kept.send(b"GET /livez HTTP/1.0\r\nConnection: x, Keep-Alive\r\n\r\n").await;
+        let answer = kept.answer("GET").await;
+        assert_eq!((answer.text().as_str(), answer.header("connection")), ("ok\n", Some("keep-alive")));
+    }
+}
+
 /// Half a request; it stays open for as long as the listener wants.
 async fn half(admin: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(admin).await.unwrap();
