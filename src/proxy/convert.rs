@@ -8,7 +8,7 @@ use pingora::protocols::http::date::get_cached_date;
 use super::relay;
 use crate::audit::Recorded;
 use crate::model::{Body, RawRequest, Reason};
-use crate::pipeline::{Permit, dashed};
+use crate::pipeline::{Permit, Site, dashed};
 use crate::rules::provider::{HostHeader, Provider};
 use crate::rules::refusal::{Filling, Refusal};
 use crate::traces::Trace;
@@ -279,6 +279,14 @@ pub(super) fn passed_bytes<'a>(
     bytes
 }
 
+/// The `Host` that is sent to the server at `authority` for a request that came to the host `received`.
+pub(super) fn host_sent<'a>(site: &'a Site, received: Option<&'a str>, authority: &'a str) -> &'a str {
+    match site.rules.provider.host {
+        HostHeader::Received => received.or(site.upstream.host.as_deref()).unwrap_or(authority),
+        HostHeader::Upstream => authority,
+    }
+}
+
 /// Every field of a guarded request as it is sent: from what was judged, and those of the client's that are named.
 fn sent<'a, E>(
     permit: &Recorded<Permit>,
@@ -291,11 +299,7 @@ fn sent<'a, E>(
 ) -> Result<(), E> {
     let provider = &permit.trail().site().rules.provider;
     let credential = &permit.credential().headers;
-    let host = match provider.host {
-        HostHeader::Received => host.unwrap_or(authority),
-        HostHeader::Upstream => authority,
-    };
-    put("host", host.as_bytes())?;
+    put("host", host_sent(permit.trail().site(), host, authority).as_bytes())?;
     for (name, value) in received {
         let named = is_harmless(name) || provider.forward_headers.iter().any(|forward| forward == name);
         let made_anew = credential.iter().any(|(known, _)| **known == *name)

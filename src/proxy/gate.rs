@@ -215,9 +215,17 @@ impl Gate {
         let unnamed = (Reason::FramingInvalid, "no `Host`, or more than one");
         match host {
             None => Err(unnamed),
-            Some("") => self.site_for("").ok_or(unnamed),
+            Some("") => self.site_for("").or_else(|| self.only_site()).ok_or(unnamed),
             Some(host) if !head::is_host(host.as_bytes()) => Err((Reason::FramingInvalid, "`Host` is no host")),
             Some(host) => self.site_for(host).ok_or((Reason::HostUnknown, "no upstream serves this host")),
+        }
+    }
+
+    /// The upstream where there is no other.
+    fn only_site(&self) -> Option<(usize, Site)> {
+        match self.current.live().sites.as_slice() {
+            [only] => Some((0, only.clone())),
+            _ => None,
         }
     }
 

@@ -181,10 +181,8 @@ impl Gateway {
     /// Answers with a refusal; the connection stays open.
     async fn answer(&self, session: &mut Session, refused: &Refused) -> pingora::Result<()> {
         let head = convert::refusal(&refused.refusal, Some(&refused.id))?;
-        let body = bytes::Bytes::from(refused.refusal.body.clone());
         self.keep_after_refusal(session, refused.refusal.status == LATE);
-        session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(body), true).await
+        say(session, head, refused.refusal.body.clone()).await
     }
 }
 
@@ -367,7 +365,8 @@ impl ProxyHttp for Gateway {
                     }
                     let nameless = !upstream_request.headers.contains_key("host");
                     if nameless || site.rules.provider.host == crate::rules::provider::HostHeader::Upstream {
-                        upstream_request.insert_header("host", handle.peer.authority())?;
+                        let host = convert::host_sent(site, None, handle.peer.authority()).to_owned();
+                        upstream_request.insert_header("host", host)?;
                     }
                 }
             }
@@ -570,9 +569,16 @@ impl Gateway {
         let failure = convert::failure(provider, id.unwrap_or_default(), code);
         session.set_keepalive(None);
         let head = convert::refusal(&failure, id)?;
-        session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(bytes::Bytes::from(failure.body)), true).await
+        say(session, head, failure.body).await
     }
+}
+
+/// Sends an answer that no upstream made.
+async fn say(session: &mut Session, head: ResponseHeader, body: String) -> pingora::Result<()> {
+    // The engine leaves out the content of an answer to a HEAD over HTTP/1, and not over h2 (RFC 9110 §9.3.2).
+    let bare = session.is_http2() && session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body((!bare).then(|| body.into()), true).await
 }
 
 /// The decision id, if there is a verdict.

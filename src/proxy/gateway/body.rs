@@ -24,8 +24,7 @@ impl Gateway {
                 Body::Sized(length) => usize::try_from(length).unwrap_or(usize::MAX),
                 Body::Streamed => 0,
             };
-            let host = convert::addressed(&raw, session.req_header().version)?;
-            let (_, site) = self.gate.site_for(host)?;
+            let (_, site) = self.gate.serving(convert::addressed(&raw, session.req_header().version)).ok()?;
             if announced > limit || !pipeline::wants_content(&raw, &site) {
                 return None;
             }

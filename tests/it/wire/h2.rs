@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rolegate::config::Config;
-use rolegate::demo::world::workspace::CAROL;
+use rolegate::demo::world::workspace::{BOARDROOM, CAROL};
 use rolegate::model::Mode;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,10 +18,15 @@ use crate::support::{Authority, Gate, PATIENCE};
 
 /// A gate that speaks h2, the upstream behind it, and what its certificate is read from.
 pub(super) async fn gate(change: impl FnOnce(&mut Config)) -> (Gate, Recorder, Authority, TempDir) {
+    gate_before("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", change).await
+}
+
+/// The same before an upstream that answers so.
+async fn gate_before(answer: &'static str, change: impl FnOnce(&mut Config)) -> (Gate, Recorder, Authority, TempDir) {
     let (authority, folder) = (Authority::new("ours"), tempfile::tempdir().unwrap());
     let files = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     authority.place(NAME, &files);
-    let (gate, upstream) = Recorder::gate(|config| {
+    let (gate, upstream) = Recorder::answering(answer, |config| {
         config.listen.tls = Some(files);
         change(config);
     })
@@ -38,12 +43,11 @@ pub(super) struct Raw {
     next: u32,
 }
 
-/// What came on one stream: the first byte of the head, the content, and the number of frames that it came in.
+/// What came on one stream: the first byte of the head, and the content.
 #[derive(Debug)]
 pub(super) struct Told {
     first: u8,
     pub(super) body: Vec<u8>,
-    pub(super) frames: usize,
 }
 
 impl Told {
@@ -119,7 +123,7 @@ impl Raw {
         if let Some(content) = content {
             self.stream.write_all(&frame(0, u8::from(!content.is_empty()), stream, content)).await.unwrap();
         }
-        let mut told = Told { first: 0, body: Vec::new(), frames: 0 };
+        let mut told = Told { first: 0, body: Vec::new() };
         loop {
             let mut head = [0; 9];
             tokio::time::timeout(PATIENCE, self.stream.read_exact(&mut head)).await.expect("nothing came").ok()?;
@@ -129,7 +133,6 @@ impl Raw {
             match kind {
                 4 if flags == 0 => self.stream.write_all(&frame(4, 1, 0, &[])).await.unwrap(),
                 0 if of == stream => {
-                    told.frames += 1;
                     told.body.extend_from_slice(&payload);
                     // The room of the connection is given back.
                     let came = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -258,6 +261,46 @@ async fn what_the_engine_would_refuse_over_h2_is_refused_in_the_contracts_form()
     assert_eq!(connection.get(b"/open").await.unwrap().status(), 200, "only its stream is reset");
     assert!(connection.send(&[0x80], None).await.is_none());
     assert!(tokio::time::timeout(Duration::from_secs(10), connection.stream.read_to_end(&mut Vec::new())).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_head_over_h2_has_no_content() {
+    let (carol, eve) = (login("carol"), login("eve"));
+    let room = format!("/api/v1/rooms.roles?rid={BOARDROOM}");
+    for (answer, arrivals) in [("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 4), ("HTTP/1.1 2xx\r\n\r\n", 4)] {
+        let (gate, upstream, authority, _folder) =
+            gate_before(answer, |config| config.upstreams[0].host = Some(NAME.to_owned())).await;
+        for (target, host, who) in [
+            ("/open", NAME, None),
+            (room.as_str(), NAME, Some(&carol)),
+            (&room, NAME, Some(&eve)),
+            (&room, NAME, None),
+            ("/api/v1//me", NAME, Some(&eve)),
+            ("/open", "other.example.org", None),
+            ("/open", "a..b", None),
+            ("/a b", NAME, None),
+        ] {
+            let told = format!("{target} of {host}, {answer:?}");
+            let ask = async |method: &str| {
+                let mut fields: Vec<(&[u8], &[u8])> = vec![
+                    (b":method", method.as_bytes()),
+                    (b":scheme", b"https"),
+                    (b":path", target.as_bytes()),
+                    (b":authority", host.as_bytes()),
+                ];
+                if let Some(who) = who {
+                    fields.extend([(&b"x-user-id"[..], who[0].1.as_bytes()), (b"x-auth-token", who[1].1.as_bytes())]);
+                }
+                // On a connection of its own the same status is the same byte.
+                let mut connection = Raw::open(&gate, &authority).await;
+                connection.ask(&fields).await.unwrap_or_else(|| panic!("{method} {told}"))
+            };
+            let (head, get) = (ask("HEAD").await, ask("GET").await);
+            assert!(!get.body.is_empty(), "{told}");
+            assert_eq!((head.first, head.body.len()), (get.first, 0), "{told}");
+        }
+        assert_eq!(upstream.seen().len(), arrivals, "{answer:?}: a HEAD and a GET, open and permitted");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,13 +48,46 @@ async fn what_is_guarded_is_judged_without_a_host_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_upstreams_are_told_apart_by_host_a_request_without_one_is_refused() {
+async fn a_request_without_a_host_is_for_the_only_upstream_though_it_is_named() {
     let (gate, upstream) = Recorder::gate(|config| config.upstreams[0].host = Some("chat.example.org".to_owned())).await;
+    let fields: String = login("carol").iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let call = format!(
+        r#"{{"message":"{{\"msg\":\"method\",\"id\":\"1\",\"method\":\"getRoomRoles\",\"params\":[\"{BOARDROOM}\"]}}"}}"#
+    );
+    let length = call.len();
+    let json = format!("{fields}Content-Type: application/json\r\nContent-Length: {length}\r\n");
+    for (sent, seen) in [
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), 1),
+        (format!("GET /api/v1/rooms.roles?rid={BOARDROOM} HTTP/1.0\r\n{fields}\r\n"), 2),
+        (format!("POST /api/v1/method.call/getRoomRoles HTTP/1.0\r\n{json}\r\n{call}"), 3),
+    ] {
+        let told = all(&mut gate.connect().await, &sent).await;
+        assert!(told.starts_with("HTTP/1.1 200 "), "{sent:?}: {told}");
+        assert_eq!(upstream.seen().len(), seen, "{sent:?}");
+        assert_eq!(upstream.seen().pop().unwrap().values("host"), ["chat.example.org"], "{sent:?}");
+    }
     let mut connection = gate.connect().await;
-    connection.send(b"GET / HTTP/1.0\r\n\r\n").await;
+    connection.send(b"GET / HTTP/1.0\r\nHost: other.example.org\r\n\r\n").await;
     let answer = connection.answer("GET").await;
-    assert_eq!((answer.status, refused(&gate, &answer, "no host").as_str()), (400, "framing_invalid"));
-    for sent in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.0\r\nHost:\r\n\r\n", "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"] {
+    assert_eq!((answer.status, refused(&gate, &answer, "another host").as_str()), (421, "host_unknown"));
+    assert_eq!(upstream.seen().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_upstreams_are_told_apart_by_host_a_request_without_one_is_refused() {
+    let (gate, upstream) = Recorder::gate(|config| {
+        config.upstreams[0].host = Some("chat.example.org".to_owned());
+        let mut second = config.upstreams[0].clone();
+        (second.host, second.name) = (Some("talk.example.org".to_owned()), "talk".to_owned());
+        config.upstreams.push(second);
+    })
+    .await;
+    for sent in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost:\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+    ] {
         let mut connection = gate.connect().await;
         connection.send(sent.as_bytes()).await;
         let answer = connection.answer("GET").await;
