@@ -209,10 +209,92 @@ mod tests {
         }
     }
 
+    /// The next line of `rest`, without its end; nothing while it has none.
+    fn line<'t>(rest: &mut &'t str) -> Result<Option<&'t str>, ()> {
+        let Some((line, behind)) = rest.split_once("\r\n") else { return Ok(None) };
+        *rest = behind;
+        // Within a line there is no control character but the tab.
+        if line.chars().any(|letter| letter.is_ascii_control() && letter != '\t') { Err(()) } else { Ok(Some(line)) }
+    }
+
+    /// What is behind the content at the beginning of `text`, read line by line (RFC 9112 §7.1); nothing while it has no end, and
+    /// an error when it is none.
+    fn behind(text: &str) -> Result<Option<&str>, ()> {
+        let mut rest = text;
+        loop {
+            let Some(size) = line(&mut rest)? else { return Ok(None) };
+            let extensions = size.trim_start_matches(|letter: char| letter.is_ascii_hexdigit());
+            let (digits, extensions) = (&size[..size.len() - extensions.len()], extensions.trim_start_matches([' ', '\t']));
+            if !(1..=15).contains(&digits.len()) || !(extensions.is_empty() || extensions.starts_with(';')) {
+                return Err(());
+            }
+            match usize::from_str_radix(digits, 16).unwrap() {
+                0 => break,
+                length if rest.len() < length + 2 => {
+                    let end = rest.get(length..).unwrap_or_default();
+                    return if "\r\n".starts_with(end) { Ok(None) } else { Err(()) };
+                }
+                length => rest = rest[length..].strip_prefix("\r\n").ok_or(())?,
+            }
+        }
+        loop {
+            match line(&mut rest)? {
+                None => return Ok(None),
+                Some("") => return Ok(Some(rest)),
+                Some(trailer) => {
+                    let (name, _) = trailer.split_once(':').ok_or(())?;
+                    if name.is_empty()
+                        || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter))
+                    {
+                        return Err(());
+                    }
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic_and_pieces_do_not_matter(bytes in "[0-3a\r\nG;]{0,40}", step in 1_usize..9) {
             prop_assert_eq!(taken(bytes.as_bytes(), step), taken(bytes.as_bytes(), 100));
+        }
+
+        #[test]
+        fn a_simple_reader_reads_the_same(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec!["0", "1", "3", "a", "G", "\r\n", "\r", "\n", ";", ":", " ", "\t", "1\r\n", "0\r\n", "\r\n\r\n", "\0"]),
+                0..14,
+            ),
+            step in 1_usize..9,
+        ) {
+            let text = pieces.concat();
+            let mut chunks = Chunks::default();
+            let length: usize = text.as_bytes().chunks(step).map(|piece| chunks.take(piece)).sum();
+            match behind(&text) {
+                Ok(Some(rest)) => prop_assert!(chunks.is_done() && length == text.len() - rest.len(), "{:?}", text),
+                Ok(None) => prop_assert!(!chunks.is_done(), "{:?}", text),
+                Err(()) => prop_assert!(chunks.is_broken(), "{:?}", text),
+            }
+        }
+
+        #[test]
+        fn what_is_chunked_content_is_taken_to_its_end_and_no_beginning_of_it_is_broken(
+            parts in prop::collection::vec(("[ -~\r\n]{1,20}", "(|[ \t]{0,2};[ -~\t]{0,8})", "0{0,3}", any::<bool>()), 0..5),
+            trailers in prop::collection::vec("[A-Za-z!~-]{1,5}:[ -~\t]{0,8}", 0..3),
+        ) {
+            let mut text = String::new();
+            for (data, extensions, zeros, large) in &parts {
+                let size = if *large { format!("{:X}", data.len()) } else { format!("{:x}", data.len()) };
+                text += &format!("{zeros}{size}{extensions}\r\n{data}\r\n");
+            }
+            text += &format!("0\r\n{}\r\n", trailers.iter().map(|trailer| format!("{trailer}\r\n")).collect::<String>());
+            prop_assert_eq!(behind(&text), Ok(Some("")), "{:?}", text);
+            let mut chunks = Chunks::default();
+            for byte in text.as_bytes() {
+                prop_assert!(!chunks.is_done() && chunks.take(&[*byte]) == 1 && !chunks.is_broken(), "{:?}", text);
+            }
+            prop_assert!(chunks.is_done(), "{:?}", text);
+            prop_assert_eq!(chunks.content(), parts.iter().map(|part| part.0.len() as u64).sum::<u64>());
         }
     }
 }

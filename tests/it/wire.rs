@@ -11,7 +11,7 @@ mod ids;
 mod interim;
 mod kept;
 mod old;
-mod recorder;
+pub mod recorder;
 mod targets;
 
 use crate::support::{Answer, Gate};

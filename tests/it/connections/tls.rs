@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, Version};
-use rolegate::demo::world::workspace::BOARDROOM;
+use rolegate::demo::world::workspace::{BOARDROOM, CAROL};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,6 +14,7 @@ use super::drain::until_refused;
 use crate::support::authority::LAST_YEAR;
 use crate::support::gate::login;
 use crate::support::{Authority, Gate, GateBuilder, PATIENCE, Upstream, until};
+use crate::wire::recorder::Recorder;
 
 pub const NAME: &str = "chat.example.org";
 
@@ -224,6 +225,62 @@ async fn an_upstream_over_tls_is_reached_when_its_certificate_is_the_expected_on
     let answer = gate.get(&format!("/api/v1/rooms.roles?rid={BOARDROOM}"), &login("carol")).await;
     assert_eq!(answer.status, 200, "lookups go the same way");
     assert_eq!(gate.admin_get("/status").await.json()["fast_path"]["served"], 2, "and so does the fast path");
+}
+
+/// A gate whose upstream is reached over TLS, notes what comes and answers so; lookups are answered by the sample.
+async fn recording(answer: &'static str) -> (Gate, Recorder, Upstream) {
+    let authority = Authority::new("ours");
+    let builder = GateBuilder::rocketchat().await;
+    let recorder = Recorder::before(builder.sample.address(), answer).await;
+    let front = Upstream::tls(authority.acceptor("chat.internal"), recorder.address).await;
+    let ca = authority.write(builder.folder.path(), "ca.pem");
+    let gate = builder.upstream(|upstream| {
+        upstream.url = format!("https://{}", front.address).parse().unwrap();
+        (upstream.ca, upstream.server_name) = (Some(ca), Some("chat.internal".to_owned()));
+    });
+    (gate.start(), recorder, front)
+}
+
+/// Targets that the proxy engine does not take.
+const ODD: [&str; 4] = ["/avatar/a`b`", "/open?query={\"x\":1}", "/<a>\"b\"`?c=<\"`>", "/api/v1/users.list?query={\"a\":\"<\"}"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_target_is_sent_over_tls_as_it_came() {
+    let (gate, upstream, _front) = recording("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let mut connection = gate.connect().await;
+    for target in ODD {
+        for (method, body) in [("GET", ""), ("HEAD", ""), ("POST", "hello")] {
+            let answer = connection.request(method, target, &login("carol"), body.as_bytes()).await;
+            assert_eq!(answer.status, 200, "{method} {target}");
+            let seen = upstream.seen().pop().unwrap();
+            assert_eq!(String::from_utf8_lossy(seen.line()), format!("{method} {target} HTTP/1.1"));
+            assert_eq!(seen.body, body.as_bytes(), "{method} {target}");
+        }
+    }
+    let judged = format!("/api/v1/users.info?userId={CAROL}&fields={{\"userRooms\":1}}");
+    assert_eq!(connection.get(&judged, &login("carol")).await.status, 200);
+    assert_eq!(gate.last_decision()["decision"], "permit");
+    assert_eq!(upstream.seen().len(), ODD.len() * 3 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_with_such_a_target_is_opened_over_tls() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (gate, upstream, _front) = recording(switch).await;
+    for target in ODD {
+        let arrived = upstream.seen().len();
+        let mut connection = gate.connect().await;
+        let fields =
+            ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZQ=="];
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", fields.join("\r\n")).as_bytes()).await;
+        assert_eq!(connection.head().await.status, 101, "{target}");
+        // What goes through the tunnel looks like a head to this upstream, and is answered like one.
+        connection.send(b"through\r\n\r\n").await;
+        assert_eq!(connection.head().await.status, 101, "{target}");
+        let seen = upstream.seen().split_off(arrived);
+        let lines: Vec<_> = seen.iter().map(|seen| String::from_utf8_lossy(seen.line())).collect();
+        assert_eq!(lines, [format!("GET {target} HTTP/1.1"), "through".to_owned()]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,7 +133,7 @@ async fn serve(mut stream: TcpStream, sample: SocketAddr, told: &Mutex<String>, 
         let only_head = seen.head.starts_with(b"HEAD ");
         journal.lock().push(seen);
         let answer = told.lock().clone();
-        let answer = if only_head { answer.split_inclusive("\r\n\r\n").next().unwrap() } else { &answer };
+        let answer = if only_head { answer.split_inclusive("\r\n\r\n").next().unwrap_or_default() } else { &answer };
         stream.write_all(answer.as_bytes()).await.map_err(|_| Cut::Between)?;
     }
 }
