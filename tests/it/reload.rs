@@ -75,6 +75,22 @@ fn point(path: &Path, target: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_same_files_read_again_leave_the_very_rules_in_force_that_were() {
+    let (gate, policies) = gate_by(ReloadBy::Signal).await;
+    let live = || gate.running.as_ref().unwrap().gate().current.live();
+    let before = live();
+    let reload = || async { Connection::open(gate.admin()).await.request("POST", "/reload", &[], b"").await.status };
+    for again in [policies.open(), policies.open()] {
+        policies.put("policy.cedar", &again);
+        assert_eq!(reload().await, 200);
+        assert!(Arc::ptr_eq(&before, &live()), "callers who were prepared under them stay prepared");
+    }
+    policies.put("policy.cedar", &format!("{}\n// Another text.\n", policies.open()));
+    assert_eq!(reload().await, 200);
+    assert!(!Arc::ptr_eq(&before, &live()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_edit_under_load_takes_effect_within_a_second_and_no_request_fails_or_sees_a_mixture() {
     let builder = GateBuilder::rocketchat().await;
     let folder = builder.folder.path().to_path_buf();
