@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::{AuditLog, Event};
-use crate::config::{Config, Places, ReloadBy, Upstream, unknown_providers};
+use crate::config::{Config, Places, ReloadBy, Upstream, unfit_upstreams};
 use crate::metrics::{Metrics, RecordKind};
 use crate::model::{Fault, Faults, Place};
 use crate::pipeline::{Site, rehearse};
@@ -285,8 +285,7 @@ fn live(
     let names: Vec<String> = networks.iter().map(|(name, _)| name.clone()).collect();
     let ruleset = Ruleset::load(sources, &names)?;
     rehearse::failing(&ruleset).or(())?;
-    let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
-    unknown_providers(upstreams.iter().map(AsRef::as_ref), places, &known).or(())?;
+    unfit_upstreams(upstreams.iter().map(AsRef::as_ref), places, &ruleset).or(())?;
     let site = |upstream: &Arc<Upstream>| {
         let rules = ruleset.provider(&upstream.provider)?;
         Some(Site::new(Arc::clone(upstream), Arc::clone(rules), Arc::clone(networks)))

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::{self, Format};
 use super::{Exit, given, invalid, online};
-use crate::config::{Config, Flags, unknown_providers};
+use crate::config::{Config, Flags, unfit_upstreams};
 use crate::model::{Fault, Faults, Place};
 use crate::pipeline::rehearse;
 use crate::rules::{Ruleset, Sources, Then};
@@ -68,9 +68,9 @@ pub(super) fn run(args: &Args) -> Exit {
     if let Some(ruleset) = &ruleset {
         faults.extend(rehearse::failing(ruleset));
         if let Some(config) = &checked {
-            let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
-            faults.extend(unknown_providers(config.upstreams.iter(), &config.places, &known));
+            faults.extend(unfit_upstreams(config.upstreams.iter(), &config.places, ruleset));
             notes.extend(prefixed_spaces(config, ruleset).into_iter().chain(left_open(config, ruleset)));
+            notes.extend(moot(config, ruleset));
         }
         notes.extend(ruleset.providers().flat_map(|rules| rules.notes.iter().cloned()));
         untried = ruleset.providers().flat_map(|rules| rehearse::rehearse(rules, "").untried).collect();
@@ -125,6 +125,15 @@ fn left_open(config: &Config, ruleset: &Ruleset) -> Vec<Fault> {
         Some(Fault::new(config.places.of_key(&format!("upstream.{index}.{key}")), why))
     });
     open.collect()
+}
+
+/// What upstreams set that their provider makes nothing of; the start warns of it, too.
+fn moot(config: &Config, ruleset: &Ruleset) -> Vec<Fault> {
+    let moot = config.upstreams.iter().enumerate().filter_map(|(index, upstream)| {
+        let why = ruleset.provider(&upstream.provider)?.provider.moot(upstream.unlisted_methods)?;
+        Some(Fault::new(config.places.of_key(&format!("upstream.{index}.unlisted_methods")), why).hint("remove it"))
+    });
+    moot.collect()
 }
 
 /// Upstreams whose path prefix ends in what their provider guards: nothing would be found below it.

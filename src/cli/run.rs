@@ -128,8 +128,8 @@ async fn reload(gate: Arc<Gate>, manager: Manager) {
     gate.current.ask_and_wait().await;
     let compared = Arc::clone(&gate);
     // Somebody who edited the configuration and sent the signal must not believe that it is in force.
-    if let Ok(differing) = tokio::task::spawn_blocking(move || compared.compare_config()).await {
-        tell_of_restart(&differing);
+    if let Ok(compared) = tokio::task::spawn_blocking(move || compared.compare_config()).await {
+        tell_of_restart(&compared);
     }
     manager.tell(News::Ready(status(&gate)));
 }

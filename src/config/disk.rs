@@ -6,11 +6,25 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::{Config, Flags};
 use crate::files;
 
 /// Files as they were when they were read.
 #[derive(Clone, Default)]
-pub struct OnDisk(Vec<Known>);
+pub struct OnDisk {
+    known: Vec<Known>,
+    /// The file that names the others, where it can be read again, and what stood on the command line.
+    first: Option<(PathBuf, Flags)>,
+}
+
+/// How files compare with what runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Those that now hold something else, or are gone.
+    pub differing: Vec<PathBuf>,
+    /// Why a restart would fail.
+    pub fault: Option<String>,
+}
 
 #[derive(Clone)]
 struct Known {
@@ -31,14 +45,36 @@ impl OnDisk {
     pub(super) fn holds(&mut self, path: &Path, bytes: &[u8]) {
         if fs::metadata(path).is_ok_and(|found| found.is_file()) {
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            self.0.push(Known { path: path.to_path_buf(), length, digest: Sha256::digest(bytes).into() });
+            self.known.push(Known { path: path.to_path_buf(), length, digest: Sha256::digest(bytes).into() });
         }
     }
 
-    /// The files that now hold something else, or are gone.
+    /// Remembers that all begins with `path`, which held `bytes`, and with these `flags`.
+    pub(super) fn begins_with(&mut self, path: &Path, bytes: &[u8], flags: &Flags) {
+        let before = self.known.len();
+        self.holds(path, bytes);
+        self.first = (self.known.len() > before).then(|| (path.to_path_buf(), flags.clone()));
+    }
+
+    /// Compares the files with what was read of them. Where one differs, all of it is read again.
     #[must_use]
-    pub fn differing(&self) -> Vec<PathBuf> {
-        self.0.iter().filter(|known| !known.is_same()).map(|known| known.path.clone()).collect()
+    pub fn compare(&self) -> Compared {
+        let differing = self.differing();
+        let first = self.first.as_ref().filter(|_| !differing.is_empty());
+        let faults = first.and_then(|(path, flags)| Config::load_again(path, flags).err());
+        let fault = faults.map(|faults| {
+            let text = faults.to_string();
+            let told = text.lines().next().unwrap_or_default();
+            match faults.0.len() {
+                0 | 1 => told.to_owned(),
+                several => format!("{told} (and {} more)", several - 1),
+            }
+        });
+        Compared { differing, fault }
+    }
+
+    fn differing(&self) -> Vec<PathBuf> {
+        self.known.iter().filter(|known| !known.is_same()).map(|known| known.path.clone()).collect()
     }
 }
 

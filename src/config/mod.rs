@@ -13,8 +13,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-pub use self::disk::OnDisk;
-pub use self::outside::unknown_providers;
+pub use self::disk::{Compared, OnDisk};
+pub use self::outside::unfit_upstreams;
 pub use self::places::Places;
 use crate::model::{Fault, Faults, Mode, Place, Secret};
 use crate::rules::{Then, source};
@@ -253,11 +253,20 @@ impl Config {
     /// Every fault, with its place in the file.
     pub fn load(path: Option<&std::path::Path>, flags: &Flags) -> Result<Self, Faults> {
         let Some(path) = path else { return check::config("command line", "", None, flags) };
+        Self::of(path, crate::files::argument_bytes(path, LARGEST_FILE), flags)
+    }
+
+    /// The same of a regular file.
+    fn load_again(path: &std::path::Path, flags: &Flags) -> Result<Self, Faults> {
+        Self::of(path, crate::files::bytes(path, LARGEST_FILE), flags)
+    }
+
+    fn of(path: &std::path::Path, read: std::io::Result<Vec<u8>>, flags: &Flags) -> Result<Self, Faults> {
         let shown = path.display().to_string();
-        let bytes = crate::files::argument_bytes(path, LARGEST_FILE).map_err(|error| Faults::from(unread(path, &error)))?;
+        let bytes = read.map_err(|error| Faults::from(unread(path, &error)))?;
         let text = source::decoded(&shown, bytes.clone()).map_err(Faults::from)?;
         let mut config = check::config(&shown, &text, path.parent(), flags)?;
-        config.on_disk.holds(path, &bytes);
+        config.on_disk.begins_with(path, &bytes, flags);
         Ok(config)
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{Config, Places, Upstream};
 use crate::audit::{self, Sink};
 use crate::model::{Fault, Faults};
+use crate::rules::Ruleset;
 use crate::rules::provider::nearest;
 
 impl Config {
@@ -21,11 +22,21 @@ impl Config {
     }
 }
 
-/// Faults of the `upstreams` whose provider is not among `known`.
+/// Faults of the `upstreams` whose provider `ruleset` does not have, or whose provider makes nothing of what they set.
 #[must_use]
-pub fn unknown_providers<'u>(upstreams: impl Iterator<Item = &'u Upstream>, places: &Places, known: &[&str]) -> Faults {
+pub fn unfit_upstreams<'u>(upstreams: impl Iterator<Item = &'u Upstream>, places: &Places, ruleset: &Ruleset) -> Faults {
     let mut faults = Faults::default();
-    for (index, upstream) in upstreams.enumerate().filter(|(_, upstream)| !known.contains(&upstream.provider.as_str())) {
+    let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
+    for (index, upstream) in upstreams.enumerate() {
+        if let Some(rules) = ruleset.provider(&upstream.provider) {
+            let asks_another = rules.provider.plan.lookups().any(|lookup| lookup.base.is_some());
+            if upstream.account.is_some() && !asks_another {
+                let place = places.of_key(&format!("upstream.{index}.account_url"));
+                let message = format!("`upstream.account_url`: the provider `{}` asks no account server", upstream.provider);
+                faults.push(Fault::new(place, message).hint("remove it: `url` names the one server that is asked"));
+            }
+            continue;
+        }
         let place = places.of_key(&format!("upstream.{index}.provider"));
         let hint = match nearest(&upstream.provider, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),

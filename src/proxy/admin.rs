@@ -170,8 +170,9 @@ impl Admin {
 
     /// Whether the running configuration is the one on disk.
     fn config(&self) -> Value {
-        let differing: Vec<String> = self.gate.differing_config().iter().map(|path| path.display().to_string()).collect();
-        json!({ "matches_disk": differing.is_empty(), "differing": differing })
+        let compared = self.gate.compared_config();
+        let differing: Vec<String> = compared.differing.iter().map(|path| path.display().to_string()).collect();
+        json!({ "matches_disk": differing.is_empty(), "differing": differing, "fault": compared.fault })
     }
 
     async fn reload(&self) -> (StatusCode, &'static str, String) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use super::peer::Peer;
 use super::probe::{PATIENCE, Prober, Trouble};
 use super::server::StartError;
 use crate::audit::AuditLog;
-use crate::config::Config;
+use crate::config::{Compared, Config};
 use crate::identity::{Identity, Settings};
 use crate::metrics::{InvalidationCause, Metrics};
 use crate::model::{Credential, Door, RawRequest, Reason};
@@ -59,8 +58,8 @@ pub struct Gate {
     /// Requests that the fast path answered.
     pub fast: AtomicU64,
     draining: AtomicBool,
-    /// Files of the configuration that are not as they were when the process read them.
-    differing: Mutex<Vec<PathBuf>>,
+    /// How the files of the configuration compare with what the process read.
+    compared: Mutex<Compared>,
 }
 
 /// One upstream at run time.
@@ -191,7 +190,7 @@ impl Gate {
             underway: Arc::default(),
             fast: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            differing: Mutex::default(),
+            compared: Mutex::default(),
         })
     }
 
@@ -309,29 +308,29 @@ impl Gate {
     }
 
     /// Compares the files of the configuration with what was read when the process started: those that differ.
-    pub fn compare_config(&self) -> Vec<PathBuf> {
-        let differing = self.config.on_disk.differing();
-        self.metrics.config_matches_disk(differing.is_empty());
-        self.differing.lock().clone_from(&differing);
-        differing
+    pub fn compare_config(&self) -> Compared {
+        let compared = self.config.on_disk.compare();
+        self.metrics.config_matches_disk(compared.differing.is_empty());
+        self.compared.lock().clone_from(&compared);
+        compared
     }
 
     /// What [`Gate::compare_config`] last found.
-    pub(super) fn differing_config(&self) -> Vec<PathBuf> {
-        self.differing.lock().clone()
+    pub(super) fn compared_config(&self) -> Compared {
+        self.compared.lock().clone()
     }
 
     /// Compares the files of the configuration again and again, and tells when they begin to differ. Never returns.
     pub(super) async fn watch_config(self: Arc<Self>) {
-        let mut told = Vec::new();
+        let mut told = Compared::default();
         loop {
             let gate = Arc::clone(&self);
             // A disk may take its time.
-            if let Ok(differing) = tokio::task::spawn_blocking(move || gate.compare_config()).await {
-                if differing != told && !differing.is_empty() {
-                    tell_of_restart(&differing);
+            if let Ok(compared) = tokio::task::spawn_blocking(move || gate.compare_config()).await {
+                if compared != told {
+                    tell_of_restart(&compared);
                 }
-                told = differing;
+                told = compared;
             }
             tokio::time::sleep(GLANCE).await;
         }
@@ -370,10 +369,13 @@ impl Gate {
     }
 }
 
-/// Tells the operator that `files` are not what runs.
-pub fn tell_of_restart(files: &[PathBuf]) {
-    for file in files {
-        tracing::warn!(file = %file.display(), "{} differs from what runs; restart to use it", file.display());
+/// Tells the operator which files are not what runs, and whether a restart could use them.
+pub fn tell_of_restart(compared: &Compared) {
+    for file in compared.differing.iter().map(|file| file.display()) {
+        match &compared.fault {
+            None => tracing::warn!(%file, "{file} differs from what runs; restart to use it"),
+            Some(fault) => tracing::error!(%file, "{file} differs from what runs, and a restart would fail: {fault}"),
+        }
     }
 }
 

@@ -108,7 +108,8 @@ impl Server {
                 let certificate = certificate.map_err(|unusable| StartError::Tls(unusable.fault(&config).into()))?;
                 // What clients make of it is theirs to say: the gate serves, and says so.
                 let (faults, notes) = super::tls::look(&config, SystemTime::now());
-                faults.0.iter().chain(&notes).for_each(|fault| tracing::error!("{fault}"));
+                faults.0.iter().for_each(|fault| tracing::error!("{fault}"));
+                notes.iter().for_each(|note| tracing::warn!("{note}"));
                 Some(Arc::new(certificate))
             }
         };
@@ -270,6 +271,9 @@ impl Running {
                 tracing::warn!(upstream, provider = kind, "NOTHING IS ENFORCED for this upstream: mode = \"observe\"");
             }
             if let Some(why) = provider.left_open(site.upstream.websockets, site.upstream.unlisted_methods) {
+                tracing::warn!(upstream, provider = kind, "{why}");
+            }
+            if let Some(why) = provider.moot(site.upstream.unlisted_methods) {
                 tracing::warn!(upstream, provider = kind, "{why}");
             }
             tracing::info!(

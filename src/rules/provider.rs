@@ -281,6 +281,13 @@ impl Provider {
         Some(format!("{closed} closes methods that can still be called over `{socket}`: `websockets = \"deny\"` closes that too"))
     }
 
+    /// Why these settings of an upstream do nothing.
+    #[must_use]
+    pub fn moot(&self, unlisted_methods: Then) -> Option<String> {
+        let moot = unlisted_methods == Then::Deny && self.tunnels.is_empty();
+        moot.then(|| format!("`unlisted_methods = \"deny\"` does nothing: `{}` has no methods in bodies", self.name))
+    }
+
     /// The words for `reason`, an action's own before the provider's.
     #[must_use]
     pub fn words_for<'w>(&'w self, action: Option<&'w Action>, reason: Reason) -> Option<&'w Template> {

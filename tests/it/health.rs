@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use rolegate::demo::world::workspace::BOARDROOM;
@@ -189,7 +190,7 @@ async fn a_configuration_that_was_edited_is_told_in_log_metric_and_status_until_
     program.signal("-HUP");
     until("a line for the signal", || (lines(&program, TOLD).len() == 2).then_some(())).await;
     let reloaded = Connection::open(program.admin).await.request("POST", "/reload", &[], b"").await.json();
-    assert_eq!(reloaded["config"], json!({ "matches_disk": false, "differing": ["rolegate.toml"] }));
+    assert_eq!(reloaded["config"], json!({ "matches_disk": false, "differing": ["rolegate.toml"], "fault": null }));
     let shown = Program::new(&["status", "--admin", &admin]).run();
     assert_eq!(shown.code, 1);
     assert!(shown.out.contains(&format!("look at   {TOLD}")), "{}", shown.out);
@@ -197,6 +198,26 @@ async fn a_configuration_that_was_edited_is_told_in_log_metric_and_status_until_
     fs::write(&file, &config).unwrap();
     metric("1").await;
     assert_eq!(Program::new(&["status", "--admin", &admin]).run().code, 0);
+    // One that a restart would fail with is told as that: with faults, gone, or a folder.
+    for (break_it, why) in [
+        ((|file| fs::write(file, "[[upstream]]\nmode = 1\n").unwrap()) as fn(&Path), "rolegate.toml:"),
+        (|file| fs::remove_file(file).unwrap(), "No such file"),
+        (|file| fs::create_dir(file).unwrap(), "irectory"),
+    ] {
+        break_it(&file);
+        let before = lines(&program, "a restart would fail").len();
+        program.signal("-HUP");
+        let told = until("a line about it", || {
+            lines(&program, "a restart would fail").into_iter().skip(before).find(|line| line.to_string().contains(why))
+        });
+        assert_eq!(told.await["level"], "ERROR");
+        let shown = Program::new(&["status", "--admin", &admin]).run();
+        assert!(shown.code == 1 && shown.out.contains("differs from what runs, and a restart would fail: "), "{}", shown.out);
+        assert!(!shown.out.contains("restart to use it"), "{}", shown.out);
+    }
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, &config).unwrap();
+    metric("1").await;
     // What it names and is read at the start only counts too.
     fs::write(program.folder.path().join("admin.token"), "fedcba9876543210").unwrap();
     metric("0").await;

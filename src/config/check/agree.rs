@@ -10,6 +10,14 @@ use crate::model::{Fault, Place};
 
 /// Above this an old fact is hardly a help any more.
 const OLD: Duration = Duration::from_secs(60 * 60);
+/// Below this an audit log is gone before somebody looks.
+const SHORT: Duration = Duration::from_secs(60 * 60);
+/// Below this a deadline meets honest clients.
+const HASTY: Duration = Duration::from_secs(1);
+/// Below this, in bytes, honest calls are too large.
+const SMALL_BODY: usize = 1024;
+/// Below this, in bytes, honest answers to lookups are too large.
+const SMALL_ANSWER: usize = 64 * 1024;
 
 impl Check<'_> {
     /// Reports what no process could carry out.
@@ -79,10 +87,10 @@ impl Check<'_> {
         let mut note = |key: &str, message: String, hint: &str| {
             notes.push(Fault::new(self.places.of_key(key), message).hint(hint));
         };
-        let Config { admin, listen, limits, facts, .. } = config;
+        let Config { admin, listen, limits, facts, audit, .. } = config;
         if !admin.address.ip().to_canonical().is_loopback() && admin.token.is_none() {
             let message = format!(
-                "`admin.address`: {} can be reached from elsewhere, and without `token_file` `/status`, `/reload` and `/facts/invalidate` are closed (404)",
+                "`admin.address`: {} can be reached from elsewhere, and without `token_file` `/status`, `/reload`, `/facts/invalidate` and `/audit/rotate` are closed (404)",
                 admin.address
             );
             note("admin.address", message, "set `token_file`, or listen on 127.0.0.1; health and metrics need no token");
@@ -96,6 +104,37 @@ impl Check<'_> {
             let shown = humantime::format_duration(facts.max_stale);
             let message = format!("`facts.max_stale`: a withdrawn role lasts up to {shown} while lookups fail");
             note("facts.max_stale", message, "some minutes carry over a restart of the server");
+        }
+        if facts.ttl > OLD {
+            let shown = humantime::format_duration(facts.ttl);
+            note("facts.ttl", format!("`facts.ttl`: a withdrawn role lasts up to {shown}"), "some seconds spare most lookups");
+        }
+        let deadlines = [
+            ("header_deadline", limits.header_deadline),
+            ("body_deadline", limits.body_deadline),
+            ("body_idle", limits.body_idle),
+        ];
+        for (key, deadline) in deadlines.into_iter().filter(|(_, deadline)| *deadline < HASTY) {
+            let shown = humantime::format_duration(deadline);
+            let message = format!("`limits.{key}`: clients on a slow network are cut off after {shown}");
+            note(&format!("limits.{key}"), message, "some seconds let them through and still end those that send nothing");
+        }
+        if limits.inspected_body < SMALL_BODY {
+            let message =
+                format!("`limits.inspected_body`: calls of more than {} bytes are refused (413)", limits.inspected_body);
+            note("limits.inspected_body", message, "256KiB lets ordinary calls through");
+        }
+        if limits.lookup_body < SMALL_ANSWER {
+            let message = format!(
+                "`limits.lookup_body`: where the server's answer to a lookup is larger than {} bytes, requests are refused (503)",
+                limits.lookup_body
+            );
+            note("limits.lookup_body", message, "the permissions of a large workspace are one answer: 32MiB");
+        }
+        if let Some(age) = audit.keep.age.filter(|age| *age < SHORT) {
+            let shown = humantime::format_duration(age);
+            let message = format!("`audit.keep_age`: records are removed as early as {shown} after they were made");
+            note("audit.keep_age", message, "write it as \"90d\"");
         }
         if limits.connections_per_address > limits.connections {
             let message = "`limits.connections_per_address`: does nothing, it is more than `connections`".to_owned();

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use rolegate::config::{Config, EXAMPLE, Flags, unknown_providers};
+use rolegate::config::{Config, EXAMPLE, Flags, unfit_upstreams};
 use rolegate::model::Faults;
 use rolegate::proxy::Server;
 use rolegate::rules::{Ruleset, Sources};
@@ -207,8 +207,7 @@ fn refused(config: &Config, path: &str) -> Faults {
     let folder = config.policies.directory.as_deref().unwrap();
     match Sources::named(folder, &place).and_then(|sources| Ruleset::load(&sources, &config.network_names())) {
         Ok(ruleset) => {
-            let known: Vec<&str> = ruleset.providers().map(|rules| rules.provider.name.as_str()).collect();
-            faults.extend(unknown_providers(config.upstreams.iter(), &config.places, &known));
+            faults.extend(unfit_upstreams(config.upstreams.iter(), &config.places, &ruleset));
         }
         Err(found) => faults.extend(found),
     }

@@ -198,3 +198,20 @@ fn no_refusal_of_a_url_tells_the_password_in_it() {
         assert!(run.code == 3 && (!url.contains('@') || !run.err.contains("p4ss")), "{url}:\n{}", run.err);
     }
 }
+
+#[test]
+fn an_account_server_of_a_provider_that_asks_none_is_told_where_it_is_named() {
+    for provider in ["rocketchat", "matrix"] {
+        let folder = Folder::new(PLAIN);
+        let account = "account_url = \"https://account.example.org\"\n";
+        folder.change("rolegate.toml", "[policies]\ndirectory = \"policies\"\n", account);
+        let text = folder.change("rolegate.toml", "\"small\"", &format!("\"{provider}\""));
+        let told = folder.check(&[], 3).err;
+        let at = place(&text, "\"https://account");
+        let says =
+            format!("rolegate.toml:{at}: `upstream.account_url`: the provider `{provider}` asks no account server\n  hint: ");
+        assert!(told.starts_with(&says), "{told}");
+        let run = crate::support::Program::new(&["run", "--config", "rolegate.toml"]).within(folder.0.path()).run();
+        assert_eq!((run.code, run.err.as_str()), (3, told.as_str()), "`run` says the same");
+    }
+}

@@ -64,7 +64,12 @@ impl GateBuilder {
         let flags = Flags { provider: Some(provider.into()), upstream: Some(sample.url().into()), ..Flags::default() };
         let mut config = Config::load(None, &flags).unwrap();
         let url = sample.url().parse().unwrap();
-        config.upstreams = vec![Upstream { account: Some(sample.url().parse().unwrap()), ..Upstream::new(provider, url) }];
+        let mut upstream = Upstream::new(provider, url);
+        // A provider that asks an account server has a default for it.
+        if upstream.account.is_some() {
+            upstream.account = Some(upstream.url.clone());
+        }
+        config.upstreams = vec![upstream];
         config.listen.addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         config.admin.address = SocketAddr::from(([127, 0, 0, 1], 0));
         config.audit.sink = Sink::File(folder.path().join("audit.jsonl"));
