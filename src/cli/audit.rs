@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::listener::{Listener, ListenerArgs};
+use super::listener::{Listener, ListenerArgs, TOKEN, TokenArgs};
 use super::output::{self, Format};
 use super::{Exit, invalid};
 use crate::audit::{self, AuditLog, OpenError, Settings, Sink, Unverified};
@@ -51,6 +51,8 @@ struct RotateArgs {
     file: Option<PathBuf>,
     #[command(flatten)]
     listener: ListenerArgs,
+    #[command(flatten)]
+    token: TokenArgs,
     /// For whom to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -67,7 +69,10 @@ fn rotate(args: &RotateArgs) -> Exit {
     let rotated = match &args.file {
         Some(file) => rotate_file(file),
         None => match args.listener.listener() {
-            Ok(listener) => ask_to_rotate(&listener),
+            Ok(mut listener) => match args.token.bring_to(&mut listener) {
+                Ok(()) => ask_to_rotate(&listener),
+                Err(why) => Err((Exit::Failed, why)),
+            },
             Err(faults) => return invalid(&faults, args.format),
         },
     };
@@ -96,6 +101,7 @@ fn ask_to_rotate(listener: &Listener) -> Result<Option<String>, (Exit, String)> 
     let text = |name: &str| body.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
     match answer.status {
         200 => Ok(text("rotated")),
+        401 | 404 => Err((Exit::Failed, format!("{}: answers {}\n  hint: {TOKEN}", listener.address, answer.status))),
         status => Err((Exit::Failed, text("error").unwrap_or_else(|| format!("the admin listener answers {status}")))),
     }
 }

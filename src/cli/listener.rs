@@ -8,10 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::given;
 use crate::config::{Config, Flags};
+use crate::files;
 use crate::model::{Fault, Faults, Place, Secret};
 
 /// How long a healthy process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest token file that is read, in bytes.
+const LONGEST_TOKEN: u64 = 64 * 1024;
+/// What a listener beyond loopback wants.
+pub(super) const TOKEN: &str =
+    "beyond loopback it wants the token of `[admin] token_file`: give `--config FILE` or `--token-file FILE`";
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 1024 * 1024;
 
@@ -24,6 +30,28 @@ pub(super) struct ListenerArgs {
     /// The host and port of the admin listener; the configuration's, or 127.0.0.1:9901, without
     #[arg(long, value_name = "HOST:PORT")]
     admin: Option<HostPort>,
+}
+
+/// The token of a listener that can be reached from other machines.
+#[derive(Debug, clap::Args)]
+pub(super) struct TokenArgs {
+    /// The file with the admin listener's token, which is wanted on an address that is not loopback; the configuration's without
+    #[arg(long, value_name = "FILE", value_parser = given::file())]
+    token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// Gives `listener` the token of the file, where one is named.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn bring_to(&self, listener: &mut Listener) -> Result<(), String> {
+        if let Some(path) = &self.token_file {
+            let text = files::argument(path, LONGEST_TOKEN).map_err(|error| format!("{}: {error}", path.display()))?;
+            listener.token = Some(Secret::new(text.trim()));
+        }
+        Ok(())
+    }
 }
 
 /// A host, by its name or address, and a port.

@@ -1,14 +1,10 @@
 //! `rolegate status`: how a running rolegate is, for people.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
-use super::listener::ListenerArgs;
+use super::listener::{ListenerArgs, TOKEN, TokenArgs};
 use super::output::{self, Format, Paint};
-use super::{Exit, given, invalid};
-use crate::files;
-use crate::model::Secret;
+use super::{Exit, invalid};
 
 /// Show how a running rolegate is
 #[derive(Debug, clap::Args)]
@@ -17,9 +13,8 @@ use crate::model::Secret;
 pub(super) struct Args {
     #[command(flatten)]
     listener: ListenerArgs,
-    /// The file with the admin listener's token, which is wanted on an address that is not loopback; the configuration's without
-    #[arg(long, value_name = "FILE", value_parser = given::file())]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenArgs,
     /// For whom to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -30,11 +25,8 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(listener) => listener,
         Err(faults) => return invalid(&faults, args.format),
     };
-    if let Some(path) = &args.token_file {
-        match files::argument(path, LONGEST_TOKEN) {
-            Ok(text) => listener.token = Some(Secret::new(text.trim())),
-            Err(error) => return failed(&format!("{}: {error}", path.display())),
-        }
+    if let Err(why) = args.token.bring_to(&mut listener) {
+        return failed(&why);
     }
     let (ready, status) = match listener.get("/readyz").and_then(|ready| Ok((ready, listener.get("/status")?))) {
         Ok(answers) => answers,
@@ -64,11 +56,6 @@ pub(super) fn run(args: &Args) -> Exit {
     if worries.is_empty() { Exit::Good } else { Exit::Failed }
 }
 
-/// The longest token file that is read, in bytes.
-const LONGEST_TOKEN: u64 = 64 * 1024;
-/// What a listener beyond loopback wants.
-const TOKEN: &str = "beyond loopback it wants the token of `[admin] token_file`: give `--config FILE` or `--token-file FILE`";
-
 fn failed(why: &str) -> Exit {
     output::error(why);
     Exit::Failed
@@ -82,7 +69,11 @@ fn worries(told: &Value) -> Vec<String> {
     }
     if told.pointer("/config/matches_disk") == Some(&Value::Bool(false)) {
         let files = told.pointer("/config/differing").and_then(Value::as_array).into_iter().flatten();
-        worries.extend(files.map(|file| format!("{} differs from what runs; restart to use it", text(file, ""))));
+        let restart = match told.pointer("/config/fault").and_then(Value::as_str) {
+            None => "; restart to use it".to_owned(),
+            Some(fault) => format!(", and a restart would fail: {fault}"),
+        };
+        worries.extend(files.map(|file| format!("{} differs from what runs{restart}", text(file, ""))));
     }
     for server in servers(told).filter(|server| server.get("up") == Some(&Value::Bool(false))) {
         worries.push(format!("{} does not answer: {}", text(server, "/url"), text(server, "/why")));
@@ -115,11 +106,11 @@ fn human(told: &Value, address: &str, worries: &[String]) -> Vec<String> {
     };
     rows.push(row("mode", mode));
     rows.push(row("policies", format!("revision {}", text(told, "/policy_revision"))));
-    let time = text(told, "/last_reload/time");
+    let read = time(told, "/last_reload/time");
     match told.pointer("/last_reload/error").and_then(Value::as_str) {
-        None => rows.push(row("read", format!("{time}, without a fault"))),
+        None => rows.push(row("read", format!("{read}, without a fault"))),
         Some(error) => {
-            rows.push(row("read", format!("{time}, {}:", paint.bad("REFUSED"))));
+            rows.push(row("read", format!("{read}, {}:", paint.bad("REFUSED"))));
             rows.extend(error.lines().map(|line| row("", line.to_owned())));
         }
     }
@@ -127,11 +118,11 @@ fn human(told: &Value, address: &str, worries: &[String]) -> Vec<String> {
         rows.push(row(
             "upstream",
             format!(
-                "{} ({}, {}), {} known routes left open",
+                "{} ({}, {}), {} left open",
                 text(upstream, "/name"),
                 text(upstream, "/provider"),
                 text(upstream, "/mode"),
-                text(upstream, "/open_routes")
+                count(upstream, "/open_routes", "known route")
             ),
         ));
         for server in upstream.get("servers").and_then(Value::as_array).into_iter().flatten() {
@@ -140,16 +131,16 @@ fn human(told: &Value, address: &str, worries: &[String]) -> Vec<String> {
                 Some(false) => format!("{}: {}", paint.bad("DOES NOT ANSWER"), text(server, "/why")),
                 None => "not asked yet".to_owned(),
             };
-            rows.push(row("", format!("{} {state}, since {}", text(server, "/url"), text(server, "/since"))));
+            rows.push(row("", format!("{} {state}, since {}", text(server, "/url"), time(server, "/since"))));
         }
         rows.push(row(
             "",
             format!(
-                "remembered: {} callers, {} facts, {} tables, {} refused credentials",
-                text(upstream, "/facts/callers"),
-                text(upstream, "/facts/facts"),
-                text(upstream, "/facts/tables"),
-                text(upstream, "/facts/refused")
+                "remembered: {}, {}, {}, {}",
+                count(upstream, "/facts/callers", "caller"),
+                count(upstream, "/facts/facts", "fact"),
+                count(upstream, "/facts/tables", "table"),
+                count(upstream, "/facts/refused", "refused credential")
             ),
         ));
     }
@@ -157,13 +148,13 @@ fn human(told: &Value, address: &str, worries: &[String]) -> Vec<String> {
     rows.push(row(
         "audit",
         format!(
-            "record {} in {file}, {} bytes, {} failures",
+            "record {} in {file}, {}, {}",
             text(told, "/audit/seq"),
-            text(told, "/audit/bytes"),
-            text(told, "/audit/failures")
+            size(told, "/audit/bytes"),
+            count(told, "/audit/failures", "failure")
         ),
     ));
-    rows.push(row("clients", format!("{} connections", text(told, "/connections"))));
+    rows.push(row("clients", count(told, "/connections", "connection")));
     rows.extend(worries.iter().map(|worry| row(&paint.bad("look at"), worry.clone())));
     rows
 }
@@ -173,6 +164,32 @@ fn row(heading: &str, content: String) -> String {
     // Colours take no room on a terminal.
     let shown = heading.chars().count() - if heading.contains('\x1b') { 9 } else { 0 };
     format!("{heading}{:room$}{content}", "", room = 10usize.saturating_sub(shown))
+}
+
+/// So many things.
+fn count(value: &Value, pointer: &str, thing: &str) -> String {
+    let many = if value.pointer(pointer).and_then(Value::as_u64) == Some(1) { "" } else { "s" };
+    format!("{} {thing}{many}", text(value, pointer))
+}
+
+/// A number of bytes in the unit that suits it.
+fn size(value: &Value, pointer: &str) -> String {
+    let Some(bytes) = value.pointer(pointer).and_then(Value::as_u64) else { return text(value, pointer) };
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let Some((unit, one)) = units.into_iter().find(|(_, one)| bytes >= *one) else { return count(value, pointer, "byte") };
+    match (bytes / one, bytes % one * 10 / one) {
+        (whole, 0) => format!("{whole} {unit}"),
+        (whole, tenths) => format!("{whole}.{tenths} {unit}"),
+    }
+}
+
+/// A time to the second.
+fn time(value: &Value, pointer: &str) -> String {
+    let text = text(value, pointer);
+    match text.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => text,
+    }
 }
 
 /// A value as people read it.
@@ -197,10 +214,10 @@ mod tests {
             "config": { "matches_disk": true, "differing": [] },
             "upstreams": [{
                 "name": "chat.example.org", "provider": "rocketchat", "mode": "enforce", "open_routes": 200,
-                "facts": { "callers": 3, "facts": 4, "tables": 1, "refused": 0 },
-                "servers": [{ "url": "http://chat.internal:3000", "up": true, "since": "2026-01-02T03:04:05Z", "why": null }],
+                "facts": { "callers": 3, "facts": 1, "tables": 1, "refused": 0 },
+                "servers": [{ "url": "http://chat.internal:3000", "up": true, "since": "2026-01-02T03:04:05.678901234Z", "why": null }],
             }],
-            "connections": 7, "audit": { "seq": 42, "file": "audit/audit.jsonl", "bytes": 1000, "failures": 0 },
+            "connections": 7, "audit": { "seq": 42, "file": "audit/audit.jsonl", "bytes": 2560, "failures": 1 },
         })
     }
 
@@ -217,11 +234,26 @@ mod tests {
                 "read      2026-01-02T03:04:05Z, without a fault",
                 "upstream  chat.example.org (rocketchat, enforce), 200 known routes left open",
                 "          http://chat.internal:3000 up, since 2026-01-02T03:04:05Z",
-                "          remembered: 3 callers, 4 facts, 1 tables, 0 refused credentials",
-                "audit     record 42 in audit/audit.jsonl, 1000 bytes, 0 failures",
+                "          remembered: 3 callers, 1 fact, 1 table, 0 refused credentials",
+                "audit     record 42 in audit/audit.jsonl, 2.5 KiB, 1 failure",
                 "clients   7 connections",
             ]
         );
+    }
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_suits_them() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1 << 20, "1 MiB"),
+            (1_600_000, "1.5 MiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ] {
+            assert_eq!(size(&json!({ "bytes": bytes }), "/bytes"), shown);
+        }
     }
 
     #[test]

@@ -14,9 +14,11 @@ const USUAL: &str = "info";
 const OURS: &str = "rolegate";
 /// How the targets of the proxy engine begin.
 const ENGINE: &str = "pingora";
+/// How the targets of the library begin that watches the policy folder.
+const WATCHER: &str = "notify";
 /// Libraries that have something to say; other names are mistakes.
 const OTHERS: &[&str] =
-    &["h2", "hyper", "hyper_util", "log", "mio", "moka", "notify", "opentelemetry", "reqwest", "rustls", "tokio", "tower"];
+    &["h2", "hyper", "hyper_util", "log", "mio", "moka", "opentelemetry", "reqwest", "rustls", "tokio", "tower"];
 
 /// What was asked for.
 #[derive(Debug)]
@@ -70,6 +72,8 @@ fn fault(directive: &str) -> Option<String> {
         None
     } else if target.starts_with(ENGINE) {
         Some("is left out: the lines of the proxy engine hold heads and contents, and are never written".into())
+    } else if target.starts_with(WATCHER) {
+        Some("is left out: what becomes of the policy folder is told by `rolegate::reload`".into())
     } else if !OTHERS.iter().any(|name| is_of(name)) {
         Some(format!("is left out: it is not a level, and nothing here is called `{}`", target.escape_debug()))
     } else if level > LevelFilter::INFO {
@@ -84,7 +88,8 @@ impl Allowed {
     fn allows(&self, target: &str, level: &Level) -> bool {
         let most = match target {
             _ if is_ours(target) => LevelFilter::TRACE,
-            _ if target.starts_with(ENGINE) => LevelFilter::OFF,
+            // The watcher tells of a folder that is gone, with the paths of the machine that built it.
+            _ if target.starts_with(ENGINE) || target.starts_with(WATCHER) => LevelFilter::OFF,
             _ => LevelFilter::INFO,
         };
         *level <= most && self.asked.would_enable(target, level)
@@ -122,6 +127,7 @@ mod tests {
     fn what_is_asked_for_of_this_program_is_written() {
         for (text, target, most) in [
             ("", "rolegate::reload", Some(Level::INFO)),
+            ("debug", "notify::inotify", None),
             ("debug", "rolegate::reload", Some(Level::DEBUG)),
             ("rolegate=trace", "rolegate", Some(Level::TRACE)),
             ("warn,rolegate::proxy=debug", "rolegate::proxy::gateway", Some(Level::DEBUG)),
@@ -153,6 +159,7 @@ mod tests {
             ("rolegate=loud", Some("`rolegate=loud` is not")),
             ("pingora_core=debug", Some("the proxy engine")),
             ("h2=trace", Some("try `h2=info`")),
+            ("notify=info", Some("the policy folder is told by `rolegate::reload`")),
             ("rolegate[span]=debug=x", Some("is not `level`")),
             ("[{headers}]=trace", Some("is not `level`")),
             ("a\nb", Some("`a\\nb`")),

@@ -84,6 +84,10 @@ async fn status_brings_the_token_that_a_listener_beyond_loopback_wants() {
     assert!(refused.contains("the token is not the right one") && refused.contains("--token-file FILE"), "{refused}");
     fs::write(folder.join("admin.token"), format!("{TOKEN}\n")).unwrap();
     run(folder, &["status", "--admin", &admin, "--token-file", "admin.token"], 0);
+    let refused = run(folder, &["audit", "rotate", "--admin", &admin], 1).err;
+    assert!(refused.contains("answers 401") && refused.contains("--token-file FILE"), "{refused}");
+    let rotated = run(folder, &["audit", "rotate", "--admin", &admin, "--token-file", "admin.token"], 0).out;
+    assert!(rotated.starts_with("rotated to "), "{rotated}");
     let config = format!(
         "[admin]\naddress = \"{admin}\"\ntoken_file = \"admin.token\"\n[[upstream]]\nprovider = \"rocketchat\"\nurl = \"http://127.0.0.1:9\"\n"
     );
