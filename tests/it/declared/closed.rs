@@ -27,9 +27,8 @@ async fn gate(change: impl FnOnce(&mut Upstream)) -> Gate {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_get_leaves_the_other_operations_of_its_path_as_open_as_what_is_unlisted() {
     let gate = gate(|_| {}).await;
-    let mut connection = gate.connect().await;
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
-        connection.request(method, AGENTS, &login("alice"), b"{}").await;
+        gate.connect().await.request(method, AGENTS, &login("alice"), b"{}").await;
         let seen = gate.sample.seen();
         let last = seen.last().map(|seen| (seen.method.as_str(), seen.target.as_str()));
         assert_eq!(last, Some((method, AGENTS)), "an administrator adds and removes agents as before");

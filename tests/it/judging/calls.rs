@@ -91,13 +91,15 @@ async fn a_body_that_could_name_two_methods_goes_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_declared_method_is_read_as_strictly_as_ever() {
+async fn a_declared_method_is_read_strictly_but_for_an_id_that_need_not_be() {
     let upstream = Upstream::start().await;
     let gate = upstream.gate("rocketchat").await.start();
     for message in [
-        r#"{"msg":"method","method":"getRoomRoles","params":["r1"]}"#,
-        r#"{"msg":"method","id":1,"method":"getRoomRoles","params":["r1"]}"#,
-        r#"{"id":"1","method":"getRoomRoles","params":["r1"]}"#,
+        r#"{"msg":"sub","id":"1","method":"getRoomRoles","params":["r1"]}"#,
+        r#"{"msg":"method","id":null,"method":"getRoomRoles","params":["r1"]}"#,
+        r#"{"msg":"method","id":1.5,"method":"getRoomRoles","params":["r1"]}"#,
+        r#"{"msg":"method","id":{"$date":1},"method":"getRoomRoles","params":["r1"]}"#,
+        r#"{"msg":"method","id":"1","id":1,"method":"getRoomRoles","params":["r1"]}"#,
         r#"{"msg":"method","id":"1","method":"getRoomRoles","params":["r1"],"params":["r2"]}"#,
         r#"{"msg":"method","id":"1","method":"getRoomRoles","params":["\ud83d"]}"#,
         r#"{"msg":"method","id":"1","method":"get\u0052oomRoles","params":{"0":"r1"}}"#,
@@ -105,22 +107,34 @@ async fn a_declared_method_is_read_as_strictly_as_ever() {
         assert_eq!(post(&gate, JSON, body(message).as_bytes()).await.status, 400, "{message}");
     }
     assert!(upstream.requests().is_empty());
-    let answer =
-        post(&gate, JSON, body(r#"{"msg":"method","id":"1","method":"get\u0052oomRoles","params":["r1"]}"#).as_bytes()).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(upstream.newest().target(), "/api/v1/method.call/getRoomRoles");
-    assert_eq!(gate.last_decision()["action"]["name"], "rooms.roles");
+    for message in [
+        r#"{"msg":"method","id":"1","method":"get\u0052oomRoles","params":["r1"]}"#,
+        r#"{"msg":"method","id":1,"method":"getRoomRoles","params":["r1"]}"#,
+        r#"{"msg":"method","method":"getRoomRoles","params":["r1"]}"#,
+        r#"{"id":"1","method":"getRoomRoles","params":["r1"]}"#,
+    ] {
+        let answer = post(&gate, JSON, body(message).as_bytes()).await;
+        assert_eq!(answer.status, 200, "{message}: {}", answer.text());
+        assert_eq!(upstream.newest().target(), "/api/v1/method.call/getRoomRoles");
+        assert_eq!(gate.last_decision()["action"]["name"], "rooms.roles");
+    }
+    assert_eq!(upstream.requests().len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_undeclared_methods_are_closed_an_odd_call_is_refused_too() {
     let upstream = Upstream::start().await;
     let gate = upstream.gate("rocketchat").await.upstream(|upstream| upstream.unlisted_methods = Then::Deny).start();
-    for message in [r#"{"method":"sendMessage","id":1}"#, r#"{"msg":"method","id":"7","method":"sendMessage","params":[]}"#] {
+    for (message, id) in [
+        (r#"{"method":"sendMessage","id":1}"#, json!(1)),
+        (r#"{"msg":"method","id":"7","method":"sendMessage","params":[]}"#, json!("7")),
+        (r#"{"method":"sendMessage","id":[1]}"#, json!("")),
+        (r#"{"method":"sendMessage"}"#, Value::Null),
+    ] {
         let answer = post(&gate, JSON, body(message).as_bytes()).await;
         assert_refused(&gate, &answer, 403, "route_unlisted", message);
         let told: Value = serde_json::from_str(answer.json()["message"].as_str().unwrap()).unwrap();
-        assert_eq!(told["id"], if message.contains("\"7\"") { "7" } else { "" }, "{message}");
+        assert_eq!(told["id"], id, "{message}");
     }
     assert!(upstream.requests().is_empty());
 }
