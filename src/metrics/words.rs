@@ -27,7 +27,7 @@ pub enum InvalidationCause {
 }
 
 impl InvalidationCause {
-    /// Every cause.
+    /// Every cause, in the order of its declaration.
     pub(super) const ALL: [Self; 2] = [Self::Unauthorized, Self::Admin];
 
     /// The text in the metric's label.
@@ -105,7 +105,7 @@ pub enum RejectedCause {
 }
 
 impl RejectedCause {
-    /// Every cause.
+    /// Every cause, in the order of its declaration.
     pub(super) const ALL: [Self; 6] =
         [Self::Connections, Self::ConnectionsPerAddress, Self::HeaderDeadline, Self::HeaderTooLarge, Self::Malformed, Self::Tls];
 

@@ -62,7 +62,7 @@ pub(super) fn match_request(
 ) -> Result<Matched, Box<Denial>> {
     let provider = &site.rules.provider;
     match raw.method {
-        "TRACE" => return Err(trail(None).deny(Reason::FramingInvalid, "`TRACE` would show the credential to whoever asks")),
+        "TRACE" => return Err(trail(None).deny(Reason::FramingInvalid, "`TRACE` would show the credential to the client")),
         // The entrance refuses it in HTTP/1; in h2 it would be a further way to a socket (RFC 8441).
         "CONNECT" => return Err(trail(None).deny(Reason::FramingInvalid, "`CONNECT` asks for a tunnel")),
         _ => {}

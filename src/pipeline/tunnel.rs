@@ -10,7 +10,7 @@ use crate::rules::json;
 use crate::rules::target;
 use crate::rules::vocabulary::brief;
 
-/// The method that the call in the content of `raw` runs; of whatever else stands there nothing need be known.
+/// The method that the call in the content of `raw` runs. Nothing else in the content needs to be known.
 ///
 /// # Errors
 /// Why it cannot be told which method that is.

@@ -319,7 +319,7 @@ impl Denial {
         Refusal { status, body, headers }
     }
 
-    /// Which policies could have permitted it, for whoever reads the record and has other rules by then.
+    /// Which policies could have permitted it: the rules may be others by the time that the record is read.
     fn could_have(&self) -> String {
         let action = self.trail.action();
         let permits = |policy: &&PolicyInfo| policy.effect == Effect::Permit && policy.actions.iter().any(|name| name == action);

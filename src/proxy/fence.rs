@@ -48,7 +48,7 @@ enum Bound {
     Tunnel(Option<Ending>),
 }
 
-/// What the entrance and whoever serves the request tell each other of it.
+/// What the entrance and the code that serves a request tell each other of the request.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     /// Whether a hook was reached: until then whatever the engine writes is kept from the client.
@@ -90,7 +90,7 @@ impl Ending {
         Self(Box::pin(end))
     }
 
-    /// Whether the end has come; `ending` is nothing from then on.
+    /// Whether the end has come; `ending` is `None` after that.
     pub(super) fn poll(ending: &mut Option<Self>, cx: &mut Context<'_>) -> bool {
         if ending.as_mut().is_some_and(|ending| ending.0.as_mut().poll(cx).is_ready()) {
             *ending = None;

@@ -184,7 +184,7 @@ fn complete(head: &[u8], request: &httparse::Request<'_, '_>, room: Fields) -> R
         _ => return Err("the version is neither HTTP/1.1 nor HTTP/1.0"),
     };
     match method {
-        "TRACE" => return Err("`TRACE` would show the credential to whoever asks"),
+        "TRACE" => return Err("`TRACE` would show the credential to the client"),
         "CONNECT" => return Err("`CONNECT` asks for a tunnel"),
         _ => {}
     }

@@ -160,8 +160,8 @@ async fn dismiss(mut stream: Wire, status: u16, why: &str, head_only: bool) {
     drop(timeout(FAREWELL, farewell).await);
 }
 
-/// The places for connections. When all are taken, the one that has waited longest for a request makes room: whoever opens
-/// connections and asks for nothing does not keep monitoring out.
+/// The places for connections. When all are taken, the one that has waited longest for a request makes room, so that
+/// connections on which nothing is asked for do not keep monitoring out.
 #[derive(Debug, Default)]
 struct Places {
     state: Mutex<State>,
@@ -238,7 +238,7 @@ mod tests {
             let wanted = place.waits();
             taken.push((place, wanted));
         }
-        // The first is asked for something, the second waits anew: the third has waited longest.
+        // The first is asked for something, the second has begun to wait again: the third has waited longest.
         taken[0].0.is_busy();
         taken[1].1 = taken[1].0.waits();
         let newcomer = places.take().unwrap();
